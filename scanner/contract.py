@@ -1,0 +1,146 @@
+"""What a scan answers: one set of structs for the CLI, the API, the cache and the extension.
+
+Encoding is JSON by msgspec; decoding is validation.
+Boxes are in pixels of the upright picture or frame, times in seconds, scores in 0..1 with higher = more likely manipulated.
+A `score` is null unless something was judged: no number ever stands in for a failure.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+VERDICT_VERSION = 1
+
+
+class Label(StrEnum):
+    """What we say of a medium."""
+
+    AUTHENTIC = "authentic"
+    MANIPULATED = "manipulated"
+    INCONCLUSIVE = "inconclusive"
+    NO_FACE = "no_face"
+
+
+class AttentionMap(msgspec.Struct, frozen=True):
+    """Where the evidence for `manipulated` lies in one crop.
+
+    `grid` is size x size bytes, row by row (base64 in JSON): 0 = none, 255 = the strongest cell.
+    `peak` is the strongest cell's contribution before scaling (unit: activation).
+    `crop_to_frame` is the 2x3 affine (a, b, c, d, e, f) that takes crop coordinates 0..1 to frame
+    pixels: x = a*u + b*v + c, y = d*u + e*v + f.
+    """
+
+    size: int
+    grid: bytes
+    peak: float
+    crop_to_frame: tuple[float, float, float, float, float, float]
+
+
+class FaceEvidence(msgspec.Struct, frozen=True):
+    """One face in one frame: where, when, how likely manipulated, and why."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in frame pixels
+    frame: int  # index into `Verdict.frames`
+    track: int  # the same person over frames
+    score: float | None  # null when the face is too poor to judge
+    quality: float  # 0..1: size, sharpness, pose
+    attention: AttentionMap | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class FrameEvidence(msgspec.Struct, frozen=True):
+    """One sampled frame; `time_s` is null for a still picture, `score` when no face was judged."""
+
+    index: int
+    time_s: float | None
+    width: int
+    height: int
+    score: float | None
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The stretch of a video with the strongest evidence."""
+
+    start_s: float
+    end_s: float
+    score: float
+
+
+class Region(msgspec.Struct, frozen=True):
+    """A part of the whole picture that looks inpainted (not a face)."""
+
+    box: tuple[float, float, float, float]
+    score: float
+
+
+class Media(msgspec.Struct, frozen=True):
+    """What was judged."""
+
+    kind: Literal["image", "animation", "video"]
+    format: str  # as found by content, e.g. "jpeg", "mp4"
+    size_bytes: int
+    width: int
+    height: int
+    sha256: str
+    duration_s: float | None = None
+    frame_count: int | None = None  # null when the container does not tell
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """Who judged; `model_id` = digest of weights + preprocessing + thresholds."""
+
+    model_id: str
+    backend: str
+    precision: str
+
+
+class Thresholds(msgspec.Struct, frozen=True):
+    """Label rule: score >= manipulated -> manipulated, <= authentic -> authentic, else inconclusive."""
+
+    authentic: float
+    manipulated: float
+
+
+class CacheInfo(msgspec.Struct, frozen=True):
+    """Where the verdict came from; distance (bits) and age for a remembered one."""
+
+    kind: Literal["miss", "exact", "near"] = "miss"
+    distance: int | None = None
+    age_s: float | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer for one medium, with its evidence."""
+
+    version: int = VERDICT_VERSION
+    label: Label
+    score: float | None
+    thresholds: Thresholds
+    reason: str
+    faces: tuple[FaceEvidence, ...]
+    frames: tuple[FrameEvidence, ...]
+    worst_span: Span | None = None
+    regions: tuple[Region, ...] = ()
+    media: Media
+    model: ModelInfo
+    cache: CacheInfo = CacheInfo()
+    timings_s: dict[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why there is no verdict; `code` is one of `scanner.errors`."""
+
+    code: str
+    message: str
+    retryable: bool
+    retry_after_s: float | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Exactly one of `verdict` and `failure` is set; `source` is as the user gave it."""
+
+    source: str
+    verdict: Verdict | None = None
+    failure: Failure | None = None

@@ -1,0 +1,166 @@
+"""Everything that can go wrong on purpose, as one tree; each leaf has a stable `code`.
+
+    ScanError
+    ├── FetchError                the bytes could not be had
+    │   ├── BadSource             bad_source            not a URL, a file or a stream that we read
+    │   ├── BlockedAddress        blocked_address       the host is, or redirects to, an address we may not reach
+    │   ├── Unreachable           unreachable           no such host, connection refused or cut, TLS failed
+    │   ├── Gone                  gone                  404 or 410, or no such file
+    │   ├── Forbidden             forbidden             401, 403, 407, 451: a login or a permission is asked for
+    │   ├── RateLimited           rate_limited          429 (carries retry_after_s)
+    │   ├── SourceFailed          source_failed         any other answer that is not 2xx
+    │   ├── TooManyRedirects      too_many_redirects
+    │   ├── TooLarge              too_large             more bytes than the limit
+    │   ├── TimedOut              timed_out             too slow: no first byte, under the minimum rate, or past the total
+    │   ├── LiveStream            live_stream           has no end
+    │   └── NoMedia               no_media              a page with no picture or video that we can take
+    ├── MediaError                the bytes are not media that we can judge
+    │   ├── Empty                 empty                 zero bytes
+    │   ├── UnsupportedMedia      unsupported_media     a format that is not on the list
+    │   ├── BrokenMedia           broken_media          truncated or corrupt
+    │   ├── TooManyPixels         too_many_pixels
+    │   ├── TooLong               too_long              a longer video than the limit, or too many streams
+    │   ├── NoVideo               no_video              no video track, or a track without frames
+    │   └── DecoderFailed         decoder_failed        the jailed decoder crashed or hit its memory, CPU or time limit
+    └── EngineError               we cannot judge now; the medium may be fine
+        ├── BadWeights            bad_weights           checkpoint missing, altered or of another version
+        ├── NoJail                no_jail               this machine cannot isolate the decoder
+        └── Internal              internal              a bug; the log has the trace
+
+A ScanError raised in the pipeline becomes the `failure` of an Outcome.
+It never becomes a score.
+"""
+
+from typing import ClassVar
+
+
+class ScanError(Exception):
+    """A failure that we expect; `code` is stable and part of the API, the message says what to do.
+
+    `retryable` tells whether the same ask may succeed later without a change.
+    """
+
+    code: ClassVar[str] = "scan_error"
+    retryable: ClassVar[bool] = False
+
+
+class FetchError(ScanError):
+    code = "fetch_failed"
+
+
+class BadSource(FetchError):
+    code = "bad_source"
+
+
+class BlockedAddress(FetchError):
+    code = "blocked_address"
+
+
+class Unreachable(FetchError):
+    code = "unreachable"
+    retryable = True
+
+
+class Gone(FetchError):
+    code = "gone"
+
+
+class Forbidden(FetchError):
+    code = "forbidden"
+
+
+class RateLimited(FetchError):
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class SourceFailed(FetchError):
+    code = "source_failed"
+    retryable = True
+
+
+class TooManyRedirects(FetchError):
+    code = "too_many_redirects"
+
+
+class TooLarge(FetchError):
+    code = "too_large"
+
+
+class TimedOut(FetchError):
+    code = "timed_out"
+    retryable = True
+
+
+class LiveStream(FetchError):
+    code = "live_stream"
+
+
+class NoMedia(FetchError):
+    code = "no_media"
+
+
+class MediaError(ScanError):
+    code = "media_failed"
+
+
+class Empty(MediaError):
+    code = "empty"
+
+
+class UnsupportedMedia(MediaError):
+    code = "unsupported_media"
+
+
+class BrokenMedia(MediaError):
+    code = "broken_media"
+
+
+class TooManyPixels(MediaError):
+    code = "too_many_pixels"
+
+
+class TooLong(MediaError):
+    code = "too_long"
+
+
+class NoVideo(MediaError):
+    code = "no_video"
+
+
+class DecoderFailed(MediaError):
+    code = "decoder_failed"
+
+
+class EngineError(ScanError):
+    code = "engine_failed"
+    retryable = True
+
+
+class BadWeights(EngineError):
+    code = "bad_weights"
+    retryable = False
+
+
+class NoJail(EngineError):
+    code = "no_jail"
+    retryable = False
+
+
+class Internal(EngineError):
+    code = "internal"
+
+
+def by_code() -> dict[str, type[ScanError]]:
+    """Every leaf error by its code: what crosses a process boundary is the code, not a pickle."""
+    found: dict[str, type[ScanError]] = {}
+    todo: list[type[ScanError]] = [ScanError]
+    while todo:
+        error = todo.pop()
+        found[error.code] = error
+        todo.extend(error.__subclasses__())
+    return found

@@ -1,0 +1,95 @@
+"""Every knob, in one frozen value: built once from the environment, then passed in.
+
+In: `LAESCAN_*` variables. Out: `Settings`.
+Nothing is read at import, and an unknown `LAESCAN_*` name is an error, because a typo that is silently ignored is worse.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "LAESCAN_"
+
+Positive = Annotated[int, Meta(gt=0)]
+PositiveSeconds = Annotated[float, Meta(gt=0)]
+
+
+class SettingsError(ValueError):
+    """A `LAESCAN_*` variable is unknown or its value does not fit."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits and paths; units are in the names. Defaults are the documented limits."""
+
+    max_image_bytes: Positive = 50_000_000
+    """Largest picture file."""
+    max_image_pixels: Positive = 50_000_000
+    """Largest picture or video frame, width x height."""
+    max_video_bytes: Positive = 500_000_000
+    """Largest video file."""
+    max_video_duration_s: PositiveSeconds = 1800.0
+    """Longest video."""
+    max_streams: Positive = 8
+    """Most streams in a container."""
+    max_frames: Annotated[int, Meta(gt=0, le=512)] = 16
+    """Most frames scored per video or animation."""
+    max_faces: Annotated[int, Meta(gt=0, le=256)] = 32
+    """Most faces scored per frame."""
+    min_face_px: Annotated[int, Meta(ge=16)] = 40
+    """Smallest face looked for, in pixels of the frame."""
+    max_url_bytes: Positive = 8_192
+    """Longest URL."""
+    max_redirects: Annotated[int, Meta(ge=0)] = 5
+    """Most redirects followed; each hop is checked again."""
+    connect_timeout_s: PositiveSeconds = 5.0
+    """Time to connect."""
+    first_byte_timeout_s: PositiveSeconds = 10.0
+    """Time to the first byte of the body."""
+    min_rate_bytes_per_s: Positive = 16_000
+    """Slowest body accepted, averaged over 10 s."""
+    image_timeout_s: PositiveSeconds = 60.0
+    """Total time to fetch a picture."""
+    video_timeout_s: PositiveSeconds = 300.0
+    """Total time to fetch a video."""
+    decode_timeout_s: PositiveSeconds = 30.0
+    """Wall clock of one jailed decode."""
+    decode_memory_bytes: Positive = 2_000_000_000
+    """Address space of one jailed decode."""
+    allow_networks: tuple[str, ...] = ()
+    """Networks that may be reached although they are not public, e.g. 192.168.7.0/24 (comma-separated). Metadata services stay blocked."""
+    allow_ports: tuple[int, ...] = (80, 443)
+    """Ports that may be reached; ports in `allow_networks` are not restricted."""
+    max_connections: Positive = 64
+    """Most connections one video-page job may open through the egress proxy."""
+    require_jail: bool = True
+    """Refuse to decode when this machine cannot isolate the decoder (namespaces forbidden)."""
+    user_agent: str = "laescan/0.1 (+https://github.com/laescan/laescan)"
+    """What we call ourselves to web servers; put a contact in."""
+    weights: str = ""
+    """Path of another checkpoint than the shipped one."""
+    threads: Annotated[int, Meta(ge=0)] = 0
+    """Compute threads of the engine; 0 = one per core, waiting passively."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Settings from `LAESCAN_*` variables, e.g. LAESCAN_MAX_FRAMES=32.
+
+        Lists are comma-separated. Raises SettingsError for unknown names and bad values.
+        """
+        given = {k: v for k, v in environ.items() if k.startswith(PREFIX)}
+        fields = {f.name: f for f in msgspec.structs.fields(cls)}
+        values: dict[str, object] = {}
+        for name, text in given.items():
+            field = name.removeprefix(PREFIX).lower()
+            if field not in fields:
+                msg = f"unknown setting {name}; `laescan doctor` lists the settings"
+                raise SettingsError(msg)
+            is_list = isinstance(fields[field].default, tuple)
+            values[field] = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
+        try:
+            return msgspec.convert(values, cls, strict=False)
+        except msgspec.ValidationError as error:
+            msg = f"bad setting: {error}"
+            raise SettingsError(msg) from error
