@@ -1,0 +1,48 @@
+# Two commands are enough: `make run` and `make test`. Both install what they need first.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+REPORT := reports/first
+EXAMPLES = $(wildcard tests/media/*.jpg)
+
+.PHONY: help setup run test check fix docs bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## install everything into .venv (Debian: also python3-venv, when root)
+
+$(INSTALLED): pyproject.toml constraints.txt .ci/setup
+	@.ci/setup
+	@touch $@
+
+run: setup ## scan the example pictures and say where the report lies
+	@$(BIN)/laescan scan $(EXAMPLES) --report $(REPORT)
+	@page=$$(ls $(REPORT)/*.html | head -n 1); echo "report: $$page"; \
+	if [ -n "$${DISPLAY:-}$${WAYLAND_DISPLAY:-}" ] && command -v xdg-open >/dev/null; then xdg-open "$$page"; fi
+
+test: check ## every check and every test
+	@$(BIN)/python -m pytest
+
+check: setup ## format, lint, types, who may import whom
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fix: setup ## format and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+docs: setup ## write the generated parts of README.md again
+	@$(BIN)/python tests/readme.py
+
+bench: setup ## measure speed on this machine
+	@set -e; for bench in tests/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+clean: ## remove caches, builds and the example report (.venv stays)
+	@rm -rf build dist $(REPORT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find scanner tests -name __pycache__ -type d -prune -exec rm -rf {} +
