@@ -1,7 +1,7 @@
 """What a scan answers: one set of structs for the CLI, the API, the cache and the extension.
 
 Encoding is JSON by msgspec; decoding is validation.
-Boxes are in pixels of the upright picture or frame, times in seconds, scores in 0..1 with higher = more likely manipulated.
+Boxes are in pixels of the upright picture or frame, times in seconds, scores in 0..1: higher = more likely manipulated.
 A `score` is null unless something was judged: no number ever stands in for a failure.
 """
 

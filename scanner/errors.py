@@ -11,7 +11,7 @@
     │   ├── SourceFailed          source_failed         any other answer that is not 2xx
     │   ├── TooManyRedirects      too_many_redirects
     │   ├── TooLarge              too_large             more bytes than the limit
-    │   ├── TimedOut              timed_out             too slow: no first byte, under the minimum rate, or past the total
+    │   ├── TimedOut              timed_out             too slow: no first byte, under the least rate, or past the total
     │   ├── LiveStream            live_stream           has no end
     │   └── NoMedia               no_media              a page with no picture or video that we can take
     ├── MediaError                the bytes are not media that we can judge

@@ -1,10 +1,12 @@
 """Every knob, in one frozen value: built once from the environment, then passed in.
 
 In: `LAESCAN_*` variables. Out: `Settings`.
-Nothing is read at import, and an unknown `LAESCAN_*` name is an error, because a typo that is silently ignored is worse.
+Nothing is read at import.
+An unknown `LAESCAN_*` name is an error, because a typo that is silently ignored is worse.
 """
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated
 
 import msgspec
@@ -13,7 +15,8 @@ from msgspec import Meta
 PREFIX = "LAESCAN_"
 
 Positive = Annotated[int, Meta(gt=0)]
-PositiveSeconds = Annotated[float, Meta(gt=0)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 
 class SettingsError(ValueError):
@@ -58,8 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     decode_memory_bytes: Positive = 2_000_000_000
     """Address space of one jailed decode."""
     allow_networks: tuple[str, ...] = ()
-    """Networks that may be reached although they are not public, e.g. 192.168.7.0/24 (comma-separated). Metadata services stay blocked."""
-    allow_ports: tuple[int, ...] = (80, 443)
+    """Networks that may be reached although not public, e.g. 192.168.7.0/24; metadata services stay blocked."""
+    allow_ports: tuple[Port, ...] = (80, 443)
     """Ports that may be reached; ports in `allow_networks` are not restricted."""
     max_connections: Positive = 64
     """Most connections one video-page job may open through the egress proxy."""
@@ -71,6 +74,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Path of another checkpoint than the shipped one."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """Compute threads of the engine; 0 = one per core, waiting passively."""
+
+    def __post_init__(self) -> None:
+        for network in self.allow_networks:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                msg = f"allow_networks: {error}; write e.g. 192.168.7.0/24, several with commas"
+                raise ValueError(msg) from error
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":

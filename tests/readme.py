@@ -1,0 +1,101 @@
+"""The code in, the generated parts of README.md out: what a reader is told about knobs and commands cannot go stale.
+
+`make docs` writes them; test_house.py fails while they differ.
+A part stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
+
+import ast
+import inspect
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from scanner import errors, settings
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+WIDTH = 100  # of --help, in characters
+
+
+def setting_docs() -> dict[str, str]:
+    """The docstring under each field of Settings, which Python itself throws away."""
+    (body,) = (
+        node.body for node in ast.parse(inspect.getsource(settings.Settings)).body if isinstance(node, ast.ClassDef)
+    )
+    return {
+        field.target.id: doc.value.value
+        for field, doc in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
+    }
+
+
+def settings_table() -> str:
+    """One row per environment variable."""
+    defaults = settings.Settings()
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, doc in setting_docs().items():
+        value = getattr(defaults, name)
+        shown = (
+            ",".join(map(str, value))
+            if isinstance(value, tuple)
+            else f"{value:_}"
+            if type(value) is int
+            else str(value)
+        )
+        rows.append(f"| `{settings.PREFIX}{name.upper()}` | {shown and f'`{shown}`'} | {doc} |")
+    return "\n".join(rows)
+
+
+def error_meanings() -> dict[str, str]:
+    """Words beside each code in the tree that opens scanner/errors.py."""
+    leaf = re.compile(r"[├└]── (?P<name>\w+) +(?P<code>[a-z_]+)(?: {2,}(?P<words>.+))?$", re.MULTILINE)
+    return {found["code"]: found["words"] or "" for found in leaf.finditer(errors.__doc__ or "")}
+
+
+def errors_table() -> str:
+    """One row per code."""
+    by_code = errors.by_code()
+    rows = ["| code | meaning | may succeed later |", "|---|---|---|"]
+    for code, words in error_meanings().items():
+        rows.append(f"| `{code}` | {words or code.replace('_', ' ')} | {'yes' if by_code[code].retryable else ''} |")
+    return "\n".join(rows)
+
+
+def command_help(*arguments: str) -> str:
+    """What `laescan ARGUMENTS --help` prints, fenced."""
+    command = [str(Path(sys.executable).parent / "laescan"), *arguments, "--help"]
+    environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    return f"```text\n{shown.stdout.strip()}\n```"
+
+
+PARTS = {
+    "settings": settings_table,
+    "errors": errors_table,
+    "help": command_help,
+    "help scan": lambda: command_help("scan"),
+    "help doctor": lambda: command_help("doctor"),
+}
+
+
+def up_to_date(text: str) -> str:
+    """The README's text with every generated part written anew; raises ValueError when a part has no place."""
+    for name, write in PARTS.items():
+        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not place.search(text):
+            msg = f"README.md has no place for '{name}'"
+            raise ValueError(msg)
+        body = write()
+        text = place.sub(lambda found, body=body: f"{found[1]}{body}\n{found[2]}", text)
+    return text
+
+
+if __name__ == "__main__":
+    before = README.read_text(encoding="utf-8")
+    after = up_to_date(before)
+    README.write_text(after, encoding="utf-8")
+    print("README.md was current" if before == after else "README.md rewritten")
