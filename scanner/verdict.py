@@ -8,8 +8,8 @@ The unit is the calibrated log-odds of one crop, l = slope * raw + intercept. Fo
    authentic crop are 1, so are those of any average, however dependent the crops: P(odds >= k | authentic) <= 1/k
    (Markov; Vovk and Wang, "E-values", Ann. Statist. 2021). So a crowd or a long video raises no more false alarms than
    one face; the price is log(m) of evidence when one face of m is forged. A 1-frame track of 16 weighs 1/16.
-4. Leave one frame out: the video's score is the lowest that is left when any one frame is taken away. Evidence from
-   fewer than 3 frames of a video is drawn towards the middle of the inconclusive band.
+4. Leave one frame out: the video's score is the lowest that is left when any one frame is taken away. With a face in
+   only one frame of a video nothing is left, and the score stays inside the inconclusive band.
 """
 
 import math
@@ -41,8 +41,8 @@ MIN_QUALITY = 0.2
 """Faces of less quality get no score: below it the model answers to blur and blocks, not to the face."""
 HEADROOM = 4.0
 """How far beyond a threshold one crop can count, in log-odds."""
-FULL_SUPPORT = 3
-"""Frames with a judged face from which a video's evidence counts in full: the fewest of which one can be wild."""
+THIN_REACH = 0.9
+"""How far into its half of the inconclusive band the only frame with a face can push a video."""
 EARLY_FRAMES = 8
 """Frames after which scoring may stop when they agree strongly."""
 EARLY_MARGIN = 1.0
@@ -151,7 +151,7 @@ def judge(  # noqa: PLR0913 - a verdict binds all of these together, and each is
     `min_face_px` is what the detector looked for; it is named in the reason of a `no_face` verdict.
     Raises Internal when the model gave something that is not a number.
     """
-    ordered = sorted(faces, key=lambda f: (f.frame, f.track, f.face.box, f.raw))
+    ordered = sorted(faces, key=lambda f: (f.frame, f.track, f.face.box, f.raw, f.quality.score))
     _check_finite(ordered)
     judged = [face for face in ordered if _is_fit(face)]
     log_odds = pool(judged, len(frames), calibration)
@@ -181,11 +181,13 @@ def pool(judged: Sequence[ScoredFace], frame_count: int, calibration: Calibratio
     support = len({face.frame for face in judged})
     if not support:
         return None
-    value = _mean_log_odds(tracks)
     if support > 1:
-        value = min(_left_one_out(tracks))
-    share = min(1.0, support / min(FULL_SUPPORT, max(frame_count, 1)))
-    return calibration.middle + share * (value - calibration.middle)
+        return min(_left_one_out(tracks))
+    value = _mean_log_odds(tracks)
+    if frame_count < 3:
+        return value
+    reach = THIN_REACH * (_logit(calibration.manipulated) - calibration.middle)
+    return min(max(value, calibration.middle - reach), calibration.middle + reach)
 
 
 def agree_strongly(faces: Sequence[ScoredFace], *, frame_count: int, calibration: Calibration) -> bool:

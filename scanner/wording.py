@@ -20,7 +20,7 @@ STRONG_ODDS = 4.0
 """A score whose odds are this many times those of the threshold is called very strong."""
 SMALL_FACE_PX = 80
 """Below this a crop of 256 px is enlarged more than 3 times, and traces of forgery are mostly gone."""
-# Bits per pixel (video: and frame) below which a medium is heavily compressed. Measured on 75 portraits, 25 photographs:
+# Bits per pixel (video: and frame) below which a medium is heavily compressed. Measured on 75 portraits, 25 photos:
 # JPEG at quality 20 falls below for plain portraits, at quality 75 nothing does (least: 0.43; WebP 0.16; AVIF 0.46).
 HEAVY_BITS_PER_PIXEL: Final = {"jpeg": 0.25, "webp": 0.10, "avif": 0.08, "heic": 0.08}
 HEAVY_VIDEO_BITS_PER_PIXEL = 0.02
