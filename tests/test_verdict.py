@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,60 +16,6 @@ from scanner.contract import Label, Verdict
 from scanner.errors import Internal
 from scanner.verdict import Calibration, FrameInfo, agree_strongly, judge
 from scanner.wording import clock, label_of, number, part
-
-CALIBRATION = Calibration(slope=1.0, intercept=0.0, authentic=0.3, manipulated=0.8)  # raw = log-odds
-MODEL = ModelInfo(model_id="test", backend="cpu", precision="fp32")
-PICTURE = Media(kind="image", format="jpeg", size_bytes=900_000, width=800, height=600, sha256="0" * 64)
-VIDEO = Media(kind="video", format="mp4", size_bytes=9_000_000, width=800, height=600, sha256="0" * 64, duration_s=32.0)
-LOW, HIGH = -4.0, 4.0  # clearly authentic, clearly manipulated
-
-
-@dataclass(frozen=True)
-class BoxedFace:
-    """What judging needs of `faces.Face`, without loading torch."""
-
-    box: tuple[float, float, float, float] = (100.0, 100.0, 300.0, 300.0)
-    landmarks: np.ndarray = None
-    confidence: float = 1.0
-
-
-@dataclass(frozen=True)
-class Rated:
-    """What judging needs of a quality."""
-
-    score: float = 1.0
-    warnings: tuple[str, ...] = ()
-
-
-def scored(raw, frame=0, track=0, quality=1.0, peak_at=None, warnings=(), side_px=200.0):
-    attention = np.full((16, 16), max(raw, 0.0) / 10, np.float32)
-    if peak_at:
-        attention[peak_at] += 5
-    to_frame = np.array([[side_px, 0, 100], [0, side_px, 100]], float)
-    box = (100.0, 100.0, 100.0 + side_px, 100.0 + side_px)
-    return ScoredFace(BoxedFace(box), frame, track, Rated(quality, warnings), raw, attention, to_frame)
-
-
-def still(*faces, **options):
-    return judge(
-        faces,
-        [FrameInfo(0, None, 800, 600)],
-        media=PICTURE,
-        model=MODEL,
-        calibration=CALIBRATION,
-        timings_s={},
-        **options,
-    )
-
-
-def film(faces, frame_count=16, media=VIDEO, **options):
-    frames = [FrameInfo(i * 50, i * 2.0, 800, 600) for i in range(frame_count)]
-    return judge(faces, frames, media=media, model=MODEL, calibration=CALIBRATION, timings_s={}, **options)
-
-
-def talking_head(raws, track=0, first=0):
-    return [scored(raw, frame=first + i, track=track) for i, raw in enumerate(raws)]
-
 
 RAWS = st.floats(-50, 50)
 CROWDS = st.lists(
