@@ -1,0 +1,198 @@
+"""Portraits in, checkpoint out: the training loop, resumable after a kill at any step.
+
+    python -m scanner.training.train --portraits runs/portraits.npz --run runs/face --families self_blend,warp
+
+A run folder holds `config.json`, `log.jsonl` (one line per report) and `state.pt` (everything needed to go on).
+"""
+
+import argparse
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scanner.lae import LAE, Encoder, LAEConfig
+from scanner.training import losses, metrics
+from scanner.training.data import Pairs, Sample, collate, fixed
+from scanner.training.portraits import Portrait, load, split_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. `families` is everything the trainer may ever see; held-out ones are simply not there."""
+
+    families: tuple[str, ...]
+    steps: int = 4000
+    pairs: int = 16  # real/fake pairs per batch
+    lr: float = 2e-3
+    warmup_steps: int = 200
+    weight_decay: float = 1e-2
+    latent_weight: float = 1.0
+    decision_weight: float = 1.0
+    attention_weight: float = 0.5
+    attention_norm: str = "density"
+    pixel_weight: float = 0.1  # the decoder's gradient is about looks, ours is about traces
+    decoded_share: int = 4  # every 4th sample is decoded: the decoder costs as much as the encoder
+    ema: float = 0.998  # averaged weights are the ones we keep
+    seed: int = 0
+    report_steps: int = 100
+    val_steps: int = 500
+    val_per_family: int = 100
+    workers: int = 1
+    model: LAEConfig = field(default_factory=LAEConfig)
+
+
+def rate_at(step: int, config: TrainConfig) -> float:
+    """Learning rate: linear warm-up, then a half cosine to 2 % of the peak."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.lr * (0.02 + 0.98 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0)))))
+
+
+class Run:
+    """A model being trained, with all the state that a restart needs."""
+
+    def __init__(self, config: TrainConfig, folder: Path) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.folder = config, folder
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = LAE(config.model).to(self.device, memory_format=torch.channels_last)
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.model.encoder,
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema),
+            use_buffers=True,  # batch-norm statistics are averaged too
+        )
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.step = 0
+
+    def resume(self) -> None:
+        """Go on where the last `save` left off, if there is one."""
+        path = self.folder / "state.pt"
+        if path.exists():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = int(state["step"])
+            log.info("resumed at step %d", self.step)
+
+    def save(self) -> None:
+        """Write the state; the rename is atomic, so a kill leaves the old or the new one."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        torch.save(state, self.folder / "state.tmp")
+        os.replace(self.folder / "state.tmp", self.folder / "state.pt")
+
+    def update(self, x: Tensor, mask: Tensor, real: Tensor) -> dict[str, float]:
+        """One optimiser step on a batch of `collate`; returns the losses."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.step, config)
+        x = (x.to(self.device).float() / 255).contiguous(memory_format=torch.channels_last)
+        mask, real = mask.to(self.device), real.to(self.device)
+        self.model.train()
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            latent = self.model.encoder(x)
+            some = slice(None, None, config.decoded_share)
+            parts = {
+                "latent": config.latent_weight * losses.latent_loss(latent, real),
+                "decision": config.decision_weight * losses.decision_loss(latent, real),
+                "attention": config.attention_weight
+                * losses.attention_loss(latent.attention_map, mask, norm=config.attention_norm),
+                "pixel": config.pixel_weight * losses.pixel_loss(self.model.decoder(latent.z[some]), x[some]),
+            }
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.average.update_parameters(self.model.encoder)
+        self.step += 1
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    @property
+    def encoder(self) -> Encoder:
+        """The averaged encoder: the one to keep."""
+        encoder = self.average.module
+        assert isinstance(encoder, Encoder)  # noqa: S101 - narrows the type
+        return encoder.eval()
+
+
+@torch.inference_mode()
+def score(encoder: Encoder, samples: Sequence[Sample], *, batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Raw scores (N,) and attention maps (N, h, w) of samples."""
+    device = next(encoder.parameters()).device
+    scores, maps = [], []
+    for start in range(0, len(samples), batch):
+        x, _, _ = collate(samples[start : start + batch])
+        latent = encoder((x.to(device).float() / 255).contiguous(memory_format=torch.channels_last))
+        scores.append(latent.score.cpu().numpy())
+        maps.append(latent.attention_map.cpu().numpy())
+    return np.concatenate(scores), np.concatenate(maps)
+
+
+def validate(encoder: Encoder, samples: dict[str, list[Sample]]) -> dict[str, float]:
+    """AUC of each family against the reals, by family, and their mean."""
+    scores = {family: score(encoder, group)[0] for family, group in samples.items()}
+    found = {f: metrics.auc(scores["real"], s) for f, s in scores.items() if f != "real"}
+    return {**found, "mean": float(np.mean(list(found.values())))}
+
+
+def train(portraits: Sequence[Portrait], config: TrainConfig, folder: Path) -> Encoder:
+    """Run or resume a training run in `folder`; validation is on seen families of validation identities only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
+    run = Run(config, folder)
+    run.resume()
+    trained = [p for p in portraits if split_of(p.identity) == "train"]
+    checked = [p for p in portraits if split_of(p.identity) == "val"]
+    val = fixed(checked, config.families, per_family=config.val_per_family, seed=1)
+    stream = Pairs(trained, config.families, pairs=config.pairs, seed=config.seed * 1_000_003 + run.step)
+    loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=config.workers)
+    begun, recent = time.monotonic(), list[dict[str, float]]()
+    for batch in loader:
+        if run.step >= config.steps:
+            break
+        recent.append(run.update(*batch))
+        if run.step % config.report_steps == 0:
+            report = {k: round(float(np.mean([r[k] for r in recent])), 4) for k in recent[0]}
+            report |= {"step": run.step, "elapsed_s": round(time.monotonic() - begun, 1)}
+            if run.step % config.val_steps == 0:
+                report |= {f"auc_{k}": round(v, 4) for k, v in validate(run.encoder, val).items()}
+            recent.clear()
+            run.save()
+            log.info("%s", report)
+            with (folder / "log.jsonl").open("a") as lines:
+                lines.write(json.dumps(report) + "\n")
+    run.save()
+    return run.encoder
+
+
+def main() -> None:
+    """Train from a file of portraits."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--portraits", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--families", required=True, help="comma-separated; everything else stays unseen")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any field of TrainConfig")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    values = {k: type(getattr(TrainConfig(families=()), k))(v) for k, v in (s.split("=") for s in given.set)}
+    train(load(given.portraits), TrainConfig(families=tuple(given.families.split(",")), **values), given.run)
+
+
+if __name__ == "__main__":
+    main()
