@@ -1,0 +1,381 @@
+"""A source as the user gives it → bytes on disk that look like a picture or a video.
+
+In: an http(s) URL, a path, or "-" for standard input. Out: `Fetched`, or an error that says what to do.
+One reason: every limit on what comes from outside (addresses, redirects, bytes, seconds, formats) is enforced here, while
+it streams. A web page goes to `scanner.page`, a file is read where it lies, nothing stays in `folder` after an error.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import sys
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import aiohttp
+from yarl import URL
+
+from scanner import errors
+from scanner.egress import AddressPolicy, checked_connector
+from scanner.formats import HEAD_BYTES, Format, looks_like_html, sniff
+from scanner.pace import Pace
+from scanner.page import fetch_page
+from scanner.settings import Settings
+
+Progress = Callable[[int, int | None], None]
+
+STDIN = "-"
+_PIECE_BYTES = 65_536
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_URL_SCHEMES = frozenset({"data", "blob", "file", "javascript", "about", "ftp", "ftps", "gopher", "mailto"})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MANIFEST = re.compile(rb"\s*(#EXTM3U|(<\?xml[^>]*>\s*)?<MPD[\s>])")  # HLS, DASH: names of segments; yt-dlp reads them
+_SAVE = "save the picture or video and scan the file"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A medium on disk: `path` is in the job's folder, or the user's own file for via="file"."""
+
+    path: Path
+    source: str
+    url: str | None  # after redirects; None for a file
+    sha256: str
+    size_bytes: int
+    via: Literal["http", "page", "file", "stdin"]
+
+
+class _IsPage(Exception):
+    """The answer is a web page or a manifest: yt-dlp's business."""
+
+
+async def fetch(source: str, *, folder: Path, settings: Settings, progress: Progress | None = None) -> Fetched:
+    """Get the bytes of `source`; `progress` hears (bytes so far, total or None).
+
+    Raises a FetchError leaf, Empty, UnsupportedMedia or TooLong; `folder` is then as it was.
+    """
+    if source == STDIN:
+        return await _fetch_stdin(folder, settings, progress)
+    scheme = _SCHEME.match(source.strip())
+    if scheme and scheme[1].lower() in {"http", "https"}:
+        return await _fetch_url(source.strip(), folder, settings, progress)
+    if scheme and ("://" in source or scheme[1].lower() in _URL_SCHEMES):
+        msg = f"{scheme[1].lower()}: is not an address that we fetch from; give an http or https URL, or {_SAVE}"
+        raise errors.BadSource(msg)
+    return await asyncio.to_thread(_read_file, Path(source), source, settings)
+
+
+class _Body:
+    """Bytes as they come: counted, sniffed, hashed, written."""
+
+    def __init__(self, settings: Settings, file: BinaryIO | None, progress: Progress | None, total: int | None) -> None:
+        self._settings = settings
+        self._file = file
+        self._progress = progress
+        self._total = total
+        self._head = b""
+        self._sha256 = hashlib.sha256()
+        self.format: Format | None = None
+        self.size_bytes = 0
+
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes; raises TooLarge, UnsupportedMedia, _IsPage."""
+        self.size_bytes += len(piece)
+        if self.format is None:
+            self._head += piece[:HEAD_BYTES]
+            if len(self._head) >= HEAD_BYTES:
+                self._sniff()
+        self.refuse_size(self.size_bytes)
+        self._sha256.update(piece)
+        if self._file is not None:
+            self._file.write(piece)
+        if self._progress is not None:
+            self._progress(self.size_bytes, self._total)
+
+    def finish(self) -> str:
+        """The whole is there: its sha256 in hex; raises Empty, UnsupportedMedia, _IsPage, TooLarge."""
+        if not self.size_bytes:
+            msg = f"the source has no bytes; look at it in a browser, then {_SAVE}"
+            raise errors.Empty(msg)
+        if self.format is None:
+            self._sniff()
+            self.refuse_size(self.size_bytes)
+        return self._sha256.hexdigest()
+
+    def refuse_size(self, size_bytes: int) -> None:
+        """Raise TooLarge past the limit of the kind, as far as the kind is known."""
+        limits = {"image": self._settings.max_image_bytes, "video": self._settings.max_video_bytes}
+        limit = limits[self.format.kind] if self.format else max(limits.values())
+        if size_bytes > limit:
+            what = self.format.name if self.format else "file"
+            msg = f"the {what} has more than {limit:,} bytes, the limit; scan a smaller copy or a part of it"
+            raise errors.TooLarge(msg)
+
+    def _sniff(self) -> None:
+        self.format = sniff(self._head)
+        if self.format is None:
+            if looks_like_html(self._head) or _MANIFEST.match(self._head):
+                raise _IsPage
+            msg = "neither a picture (JPEG, PNG, WebP, GIF, AVIF, BMP, HEIC) nor a video (mp4, mov, webm, mkv, ts)"
+            raise errors.UnsupportedMedia(msg)
+        if self._total is not None:
+            self.refuse_size(self._total)
+
+
+# ---------------------------------------------------------------- files and standard input
+
+
+def _read_file(path: Path, source: str, settings: Settings) -> Fetched:
+    """Judge and hash a file where it lies; a FIFO or a device is refused before a byte is read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        msg = f"no such file: {source}"
+        raise errors.Gone(msg) from None
+    except PermissionError:
+        msg = f"no permission to read {source}"
+        raise errors.Forbidden(msg) from None
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it, a socket
+        msg = f"cannot open {source[:200]!r}: {error}"
+        raise errors.BadSource(msg) from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            msg = f"{source} is {what}; give a picture or a video file"
+            raise errors.BadSource(msg)
+        body = _Body(settings, None, None, status.st_size)
+        try:
+            while piece := file.read(_PIECE_BYTES):
+                body.take(piece)
+            digest = body.finish()
+        except _IsPage:
+            msg = f"{source} is a web page or a playlist, not a picture or a video; open it and {_SAVE}"
+            raise errors.UnsupportedMedia(msg) from None
+    return Fetched(path, source, None, digest, body.size_bytes, "file")
+
+
+async def _fetch_stdin(folder: Path, settings: Settings, progress: Progress | None) -> Fetched:
+    path = folder / "stdin"
+    with _removed_on_error(path), path.open("wb") as file:
+        body = _Body(settings, file, progress, None)
+        try:
+            async for piece in _read_descriptor(sys.stdin.fileno()):
+                body.take(piece)
+            digest = body.finish()
+        except _IsPage:
+            msg = "standard input is a web page or a playlist, not a picture or a video"
+            raise errors.UnsupportedMedia(msg) from None
+    return Fetched(path, STDIN, None, digest, body.size_bytes, "stdin")
+
+
+async def _read_descriptor(descriptor: int) -> AsyncIterator[bytes]:
+    """Read without a thread that could not be cancelled: wait for the descriptor where it can be waited for."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(descriptor, ready.set)
+    except PermissionError:  # a regular file is always ready, and epoll refuses it
+        ready = asyncio.Event()
+        while piece := os.read(descriptor, _PIECE_BYTES):
+            yield piece
+        return
+    try:
+        while True:
+            await ready.wait()
+            ready.clear()
+            piece = os.read(descriptor, _PIECE_BYTES)
+            if not piece:
+                return
+            yield piece
+    finally:
+        loop.remove_reader(descriptor)
+
+
+# ---------------------------------------------------------------- http
+
+
+def parse_url(text: str, settings: Settings) -> URL:
+    """Read a URL that we may fetch, without its credentials; raises BadSource."""
+    if len(text.encode("utf-8", "surrogatepass")) > settings.max_url_bytes:
+        msg = f"the URL is longer than {settings.max_url_bytes:,} bytes"
+        raise errors.BadSource(msg)
+    try:
+        url = URL(text)
+        port = url.port
+    except ValueError as error:
+        msg = f"not a URL: {error}"
+        raise errors.BadSource(msg) from None
+    if url.scheme not in {"http", "https"} or not url.host or not port or re.search(r"[\x00-\x20\x7f]", text):
+        msg = f"not an http or https URL; check it, or {_SAVE}"
+        raise errors.BadSource(msg)
+    if "youtubedl" in url.fragment:  # yt-dlp's own way to pass options along (CVE-2023-46121)
+        url = url.with_fragment(None)
+    return url.with_user(None)
+
+
+async def _fetch_url(source: str, folder: Path, settings: Settings, progress: Progress | None) -> Fetched:
+    url = parse_url(source, settings)
+    path = folder / "download"
+    with _removed_on_error(path):
+        try:
+            return await _download(url, source, path, settings, progress)
+        except _IsPage:
+            await fetch_page(str(url), folder=folder, settings=settings, progress=progress)
+        try:
+            taken = await asyncio.to_thread(_read_file, path, source, settings)
+        except errors.UnsupportedMedia:
+            msg = f"what the page plays is not a video that we read; {_SAVE}"
+            raise errors.NoMedia(msg) from None
+    return Fetched(path, source, str(url), taken.sha256, taken.size_bytes, "page")
+
+
+async def _download(url: URL, source: str, path: Path, settings: Settings, progress: Progress | None) -> Fetched:
+    """GET with redirects by hand, each hop through the checked connector, the whole within the time of its kind."""
+    started = asyncio.get_running_loop().time()
+    headers = {
+        "User-Agent": settings.user_agent,
+        "Accept": "image/*,video/*;q=0.9,*/*;q=0.5",
+        "Accept-Encoding": "identity",
+    }
+    timeout = aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout_s)
+    try:
+        async with (
+            asyncio.timeout(settings.image_timeout_s) as deadline,
+            aiohttp.ClientSession(
+                connector=checked_connector(AddressPolicy.from_settings(settings)),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=headers,
+                timeout=timeout,
+                trust_env=False,
+                auto_decompress=False,
+            ) as session,
+        ):
+            async with _follow(session, url, settings) as response:
+                with path.open("wb") as file:
+                    body = _Body(settings, file, progress, response.content_length)
+                    async for piece in _pieces(response, settings):
+                        body.take(piece)
+                        if body.format is not None and body.format.kind == "video":
+                            deadline.reschedule(started + settings.video_timeout_s)
+                    digest = body.finish()
+                return Fetched(path, source, str(response.url), digest, body.size_bytes, "http")
+    except TimeoutError:
+        msg = f"no complete answer in time; try again later, or {_SAVE}"
+        raise errors.TimedOut(msg) from None
+    except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
+        msg = f"the server's answer is not HTTP that we understand: {error}"
+        raise errors.SourceFailed(msg) from error
+    except (aiohttp.ClientError, OSError) as error:
+        msg = f"could not get it from {url.host}: {error}; check the URL, try again later, or {_SAVE}"
+        raise errors.Unreachable(msg) from error
+
+
+@contextlib.asynccontextmanager
+async def _follow(
+    session: aiohttp.ClientSession, url: URL, settings: Settings
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The first answer that is no redirect, if it is a good one; nothing but the URL goes from hop to hop."""
+    for _ in range(settings.max_redirects + 1):
+        async with asyncio.timeout(settings.connect_timeout_s + settings.first_byte_timeout_s):
+            response = await session.get(url, allow_redirects=False)
+        async with response:
+            if response.status not in _REDIRECTS or "Location" not in response.headers:
+                _refuse_status(response)
+                yield response
+                return
+            try:
+                url = parse_url(str(url.join(URL(response.headers["Location"]))), settings)
+            except (ValueError, errors.BadSource) as error:
+                msg = f"the server redirects to something that is not an http or https URL; {_SAVE}"
+                raise errors.SourceFailed(msg) from error
+            response.close()
+    msg = f"more than {settings.max_redirects} redirects; open it in a browser, then {_SAVE}"
+    raise errors.TooManyRedirects(msg)
+
+
+def _refuse_status(response: aiohttp.ClientResponse) -> None:
+    """An error page is never a picture, whatever its body."""
+    status = response.status
+    answered = f"the server answered {status} {response.reason or ''}".rstrip()
+    if status in {404, 410}:
+        msg = f"{answered}: it is not there (any more)"
+        raise errors.Gone(msg)
+    if status in {401, 403, 407, 451}:
+        msg = f"{answered}: it asks for a login or a permission; {_SAVE}"
+        raise errors.Forbidden(msg)
+    if status == 429:
+        retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+        msg = f"{answered}: too many requests; try again later"
+        raise errors.RateLimited(msg, retry_after_s=retry_after_s)
+    if not 200 <= status < 300 or status == 206:  # 206 is a part that nobody asked for
+        msg = f"{answered}; try again later, or {_SAVE}"
+        raise errors.SourceFailed(msg)
+
+
+def parse_retry_after(text: str | None) -> float | None:
+    """Read seconds or an HTTP date (RFC 9110 §10.2.3) as seconds from now, at least 0; None when it is neither."""
+    if text is None:
+        return None
+    if text.strip().isascii() and text.strip().isdigit():
+        return float(text[:12])
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+async def _pieces(response: aiohttp.ClientResponse, settings: Settings) -> AsyncIterator[bytes]:
+    """The decoded body, never more than a piece at a time in memory; raises TimedOut, TooLarge, UnsupportedMedia."""
+    decode = _decoder(response.headers.get("Content-Encoding", "identity"))
+    pace = Pace(settings.min_rate_bytes_per_s)
+    wire_bytes, limit = 0, max(settings.max_image_bytes, settings.max_video_bytes)
+    async with asyncio.timeout(settings.first_byte_timeout_s):
+        piece = await response.content.readany()
+    while piece:
+        wire_bytes += len(piece)
+        if wire_bytes > limit:  # a decoder may swallow bytes without end and give none
+            msg = f"more than {limit:,} bytes came, the limit; scan a smaller copy"
+            raise errors.TooLarge(msg)
+        for decoded in decode(piece):
+            yield decoded
+        piece = await pace.read(response.content.readany)
+
+
+def _decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
+    """We ask for `identity`, some servers gzip nevertheless; small pieces, so that a bomb meets the limit early."""
+    if encoding.strip().lower() in {"", "identity"}:
+        return lambda piece: iter((piece,))
+    if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
+        msg = f"the server sends it packed ({encoding[:50]}) although we asked it not to; {_SAVE}"
+        raise errors.UnsupportedMedia(msg)
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib, by its header
+
+    def decode(piece: bytes) -> Iterator[bytes]:
+        try:
+            while piece and not unpacker.eof:
+                yield unpacker.decompress(piece, _PIECE_BYTES)
+                piece = unpacker.unconsumed_tail
+        except zlib.error as error:
+            msg = f"the server says {encoding} but sends something else; {_SAVE}"
+            raise errors.SourceFailed(msg) from error
+
+    return decode
+
+
+@contextlib.contextmanager
+def _removed_on_error(path: Path) -> Iterator[None]:
+    """Leave nothing behind when the way is cut, by an error or by a cancellation."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
