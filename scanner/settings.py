@@ -60,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Wall clock of one jailed decode."""
     decode_memory_bytes: Positive = 2_000_000_000
     """Address space of one jailed decode."""
+    max_decoded_bytes: Positive = 400_000_000
+    """Most pixels one decode may hand over, in bytes; frames that do not fit (16 of 3840x2160 do) are shrunk."""
     allow_networks: tuple[str, ...] = ()
     """Networks that may be reached although not public, e.g. 192.168.7.0/24; metadata services stay blocked."""
     allow_ports: tuple[Port, ...] = (80, 443)

@@ -1,0 +1,345 @@
+"""Run one function on a stranger's bytes in a killable child that has no network, no files and hard limits.
+
+In: a task's name, an open descriptor, options. Out: the task's answer and its payload, in shared memory, uncopied.
+One reason: C code that parses hostile media cannot be stopped by a Python timeout (measured: a 1 s limit outlived by a
+7 s call), and must own nothing when it is broken into.
+
+    Jail (threads) -- Unix socket, 4 descriptors --> scanner.jailer (server) -- fork --> one locked-down child per job
+
+The parent keeps the wall clock and holds a pidfd of the child; the kernel keeps memory, CPU and file size.
+"""
+
+import contextlib
+import logging
+import math
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from scanner.errors import DecoderFailed, Internal, NoJail, by_code
+from scanner.isolation import Limits, Walls
+from scanner.jailer import EXIT_MEMORY, MESSAGE_BYTES, Answer, Ended, Ready, Request
+from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TASKS: Mapping[str, str] = {"image": "scanner.picture:decode", "video": "scanner.video:decode"}
+"""Everything that production may run in the jail: name -> module:function."""
+
+_PROBE = "probe"
+_START_TIMEOUT_S = 30.0  # imports 0.4 s warm; a cold disk is slower
+_GRACE_S = 2.0  # between killing a child and hearing that it is gone
+_ANSWER_BYTES = 4_000_000
+_SELF_TEST_MEMORY_BYTES = 1_000_000_000
+_KEPT_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "PYTHONSAFEPATH": "1"}
+
+
+@dataclass(frozen=True)
+class JailReport:
+    """What the start-up self-test found, from inside a child; `ok` when nothing that it tried got through."""
+
+    walls: Walls
+    network_blocked: bool
+    files_blocked: bool
+    memory_blocked: bool
+    processes_blocked: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether a decoder that is broken into reaches nothing here."""
+        return self.network_blocked and self.files_blocked and self.memory_blocked and self.processes_blocked
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """One line per wall and per attempt, for `laescan doctor`."""
+        walls = {
+            "own network, IPC and mount namespaces": self.walls.network_namespace,
+            "own user namespace": self.walls.user_namespace,
+            "empty root folder": self.walls.empty_root,
+            "own process namespace per job": self.walls.process_namespace,
+            "system-call filter": self.walls.seccomp,
+        }
+        tried = {
+            "connect to loopback": self.network_blocked,
+            "open a file": self.files_blocked,
+            "allocate beyond the limit": self.memory_blocked,
+            "start a process": self.processes_blocked,
+        }
+        return (
+            *(f"{name}: {'yes' if there else 'no'}" for name, there in walls.items()),
+            *(f"decoder tried to {name}: {'stopped' if held else 'GOT THROUGH'}" for name, held in tried.items()),
+            *(
+                ()
+                if self.ok
+                else ("decoders run with limits of memory, CPU and time only; allow user namespaces to isolate them",)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _ForkServer:
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+    walls: Walls
+    owner_pid: int  # a forked copy of us must not talk on our socket
+
+
+class Jail:
+    """A fork server and the jobs that run below it.
+
+    Use it as a context manager; `run` may be called from many threads at once. Entering starts the server and tests the
+    walls: raises NoJail when they do not hold and `settings.require_jail`. Leaving kills everything.
+    `tasks` is the allow-list; only tests pass another one.
+    """
+
+    def __init__(self, settings: Settings, *, tasks: Mapping[str, str] = TASKS) -> None:
+        self._settings = settings
+        self._tasks = {**tasks, _PROBE: "scanner.jailer:probe"}
+        self._lock = threading.Lock()
+        self._server: _ForkServer | None = None
+        self._report: JailReport | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._report = self._self_test()
+            self._insist(self._report)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _insist(self, report: JailReport) -> None:
+        if self._settings.require_jail and not report.ok:
+            msg = (
+                f"this machine cannot isolate the decoder ({'; '.join(report.words)}); allow user namespaces, "
+                "or set LAESCAN_REQUIRE_JAIL=false to run it with limits of memory and time only"
+            )
+            raise NoJail(msg)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the server and with it all children; a later `run` would start it again."""
+        with self._lock:
+            server, self._server = self._server, None
+            if server is not None:
+                _stop(server)
+
+    def report(self) -> JailReport:
+        """What the self-test found; it runs again when the jail was never entered."""
+        if self._report is None:
+            self._report = self._self_test()
+        return self._report
+
+    def run(
+        self, task: str, fd: int, options: Mapping[str, Any], *, timeout_s: float, memory_bytes: int
+    ) -> tuple[dict[str, Any], memoryview]:
+        """Run `task` on the open file `fd`; blocks, at most `timeout_s` plus a moment.
+
+        Out: the task's answer, and its payload: private shared memory that lives as long as the view.
+        Raises the ScanError that the task raised; DecoderFailed when the child crashed or hit memory, CPU or wall
+        clock; NoJail when no server can be started; Internal when this machine has no room for another process.
+        """
+        if task not in self._tasks:
+            msg = f"{task!r} is not a task of the jail"
+            raise Internal(msg)
+        limits = Limits(memory_bytes, self._settings.max_decoded_bytes, math.ceil(timeout_s))
+        request = msgspec.msgpack.encode(Request(task, dict(options), limits))
+        if len(request) > MESSAGE_BYTES:
+            msg = f"the options of {task!r} are too large for the jail"
+            raise Internal(msg)
+        with contextlib.ExitStack() as stack:
+            payload, answer = (_memory_file(stack, f"laescan-{name}") for name in ("payload", "answer"))
+            status = self._send(request, (fd, payload, answer))
+            stack.enter_context(status)
+            _judge(_wait(status, timeout_s, on_deaf_server=self._give_up), timeout_s)
+            return _read(answer), _map(payload)
+
+    def _send(self, request: bytes, descriptors: tuple[int, ...]) -> socket.socket:
+        """Hand a job to the server, to a new one if it died; out: the socket that tells how the job ends."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, self._lock:
+            for last_try in (False, True):
+                if self._server is None or self._server.owner_pid != os.getpid():
+                    self._server = _start(self._tasks)
+                try:
+                    socket.send_fds(self._server.control, [request], [*descriptors, theirs.fileno()])
+                except OSError as error:
+                    log.warning("the decoder's fork server is gone (%s); starting another", error)
+                    _stop(self._server)
+                    self._server = None
+                    if last_try:
+                        ours.close()
+                        msg = "the decoder's fork server does not stay up; see the log"
+                        raise NoJail(msg) from error
+                else:
+                    break
+        return ours
+
+    def _give_up(self) -> None:
+        """The server itself does not answer: the next run gets another one."""
+        log.error("the decoder's fork server does not answer; killing it")
+        self.close()
+
+    def _self_test(self) -> JailReport:
+        """Let a child try to get out: connect, open, allocate, fork."""
+        reached = False
+        with socket.create_server(("127.0.0.1", 0)) as listener, open(__file__, "rb") as readable:  # noqa: PTH123 - a descriptor
+            options = {
+                "port": listener.getsockname()[1],
+                "path": __file__,
+                "memory_bytes": _SELF_TEST_MEMORY_BYTES + 1,
+            }
+            found, _ = self.run(
+                _PROBE, readable.fileno(), options, timeout_s=_START_TIMEOUT_S, memory_bytes=_SELF_TEST_MEMORY_BYTES
+            )
+            listener.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+                reached = True  # the canary's word, not the prisoner's
+        assert self._server is not None  # noqa: S101 - run() has just used it
+        return JailReport(
+            walls=self._server.walls,
+            network_blocked=bool(found["network"]) and not reached,
+            files_blocked=bool(found["files"]),
+            memory_blocked=bool(found["memory"]),
+            processes_blocked=bool(found["processes"]),
+        )
+
+
+def _start(tasks: Mapping[str, str]) -> _ForkServer:
+    """Start a fork server and wait until it has imported everything and shut itself in; raises NoJail."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    errors = os.memfd_create("laescan-jailer-errors")
+    environment = {**_KEPT_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    named = [f"{name}={target}" for name, target in tasks.items()]
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scanner.jailer", str(theirs.fileno()), *named],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,  # a Ctrl-C in the terminal is for the parent
+        )
+        theirs.close()
+        ours.settimeout(_START_TIMEOUT_S)
+        try:
+            data = ours.recv(MESSAGE_BYTES)
+        except TimeoutError:
+            data = b""
+        ours.settimeout(None)
+        if not data:
+            _stop(_ForkServer(process, ours, Walls(), os.getpid()))
+            words = os.pread(errors, 4000, max(0, os.fstat(errors).st_size - 4000)).decode(errors="replace")
+            msg = f"the decoder's fork server did not start: {words.strip() or 'no word from it'}"
+            raise NoJail(msg)
+    finally:
+        os.close(errors)
+    return _ForkServer(process, ours, msgspec.msgpack.decode(data, type=Ready).walls, os.getpid())
+
+
+def _stop(server: _ForkServer) -> None:
+    """Close its socket, kill it, bury it; its children are killed by the kernel with it."""
+    server.control.close()
+    if server.owner_pid == os.getpid():
+        server.process.kill()
+        server.process.wait()
+
+
+def _memory_file(stack: contextlib.ExitStack, name: str) -> int:
+    descriptor = os.memfd_create(name)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _wait(status: socket.socket, timeout_s: float, on_deaf_server: Callable[[], None]) -> Ended | None:
+    """Wait for the job's end and kill it at the deadline; None = killed by us or its server died."""
+    deadline = time.monotonic() + timeout_s
+    child: int | None = None
+    killed = False
+    poll = select.poll()
+    poll.register(status, select.POLLIN)
+    try:
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            if not poll.poll(left_s * 1000):
+                if killed or child is None:
+                    on_deaf_server()
+                    return None
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+                killed, deadline = True, time.monotonic() + _GRACE_S
+                continue
+            data, descriptors, _, _ = socket.recv_fds(status, MESSAGE_BYTES, 1)
+            if descriptors:
+                child = descriptors[0]
+            elif data and not killed:
+                return msgspec.msgpack.decode(data, type=Ended)
+            else:
+                return None if killed else Ended(signal=signal.SIGHUP)
+    finally:
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):  # gone already, as it should be
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+            os.close(child)
+
+
+def _judge(ended: Ended | None, timeout_s: float) -> None:
+    """Return when the child ended well; else raise what happened, in words."""
+    if ended is None:
+        msg = f"decoding took longer than {timeout_s:g} s and was stopped; try a smaller or re-encoded copy"
+    elif ended.fault:
+        raise Internal(ended.fault)
+    elif ended.status == EXIT_MEMORY:
+        msg = "decoding needs more memory than the limit; try a smaller copy"
+    elif ended.signal in {signal.SIGXCPU, signal.SIGKILL} and ended.cpu_s >= timeout_s:
+        msg = f"decoding used more than {timeout_s:g} s of CPU and was stopped; try a smaller or re-encoded copy"
+    elif ended.signal == signal.SIGHUP:
+        msg = "the decoder's server was killed while it worked on this file; try again"
+    elif ended.signal:
+        name = signal.Signals(ended.signal).name
+        msg = f"the decoder crashed on this file ({name}); the file is broken, or made to break decoders"
+    else:
+        return  # with an answer, or with a trace of what went wrong
+    raise DecoderFailed(msg)
+
+
+def _read(answer: int) -> dict[str, Any]:
+    """The task's answer; raises the ScanError that it left instead."""
+    try:
+        found = msgspec.msgpack.decode(os.pread(answer, _ANSWER_BYTES, 0), type=Answer)
+    except msgspec.MsgspecError as error:
+        msg = "the decoder left no answer that can be read; the file is broken, or made to break decoders"
+        raise DecoderFailed(msg) from error
+    if found.code:
+        raise by_code().get(found.code, DecoderFailed)(found.message)
+    if found.value is None:
+        log.warning("a task failed in the jail:\n%s", found.trace)
+        last = found.trace.strip().rpartition("\n")[2]
+        msg = f"the decoder stopped on this file ({last}); the file is broken, or made to break decoders"
+        raise DecoderFailed(msg)
+    return found.value
+
+
+def _map(payload: int) -> memoryview:
+    """The payload as memory: copy-on-write, so that arrays over it are writable and nothing is copied until written."""
+    size_bytes = os.fstat(payload).st_size
+    if size_bytes == 0:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(payload, size_bytes, access=mmap.ACCESS_COPY))
