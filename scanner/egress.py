@@ -83,7 +83,10 @@ METADATA_SERVICES: dict[str, str] = {
 
 _SPECIAL = {ip_network(text): why for text, why in SPECIAL_RANGES.items()}
 _METADATA = {ip_address(text): why for text, why in METADATA_SERVICES.items()}
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has ever allocated; list entries outside it name the reason
+_TRANSLATED = tuple(  # the last 32 bits are an IPv4 address: NAT64, IPv4-compatible, IPv4-translated (RFC 2765 §2.1)
+    IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")
+)
 _ISATAP = (0x00005EFE, 0x02005EFE)  # upper half of an ISATAP interface identifier (RFC 5214 §6.1)
 
 # Coarse on purpose: whoever names a URL must not learn from us what an inner name resolves to. The log has the reason.
@@ -136,7 +139,7 @@ class AddressPolicy:
         return reason
 
     def _special(self, address: Address) -> str | None:
-        """Name the special range an address, or an IPv4 address inside it, is in and that is not opened."""
+        """Why an address, or an IPv4 address inside it, is not public; None when it is, or was opened."""
         for candidate in (address, *_embedded(address)):
             if candidate in _METADATA:
                 return _METADATA[candidate]
@@ -145,6 +148,8 @@ class AddressPolicy:
             for network, why in _SPECIAL.items():
                 if candidate in network:
                     return why
+            if isinstance(candidate, IPv6Address) and candidate not in _GLOBAL_UNICAST:
+                return "not global unicast (RFC 4291)"
         return None
 
     def _is_opened(self, address: Address) -> bool:
@@ -160,7 +165,7 @@ def _embedded(address: Address) -> tuple[IPv4Address, ...]:
         return (address.sixtofour,)
     if address.teredo is not None:
         return address.teredo  # server and client
-    if any(address in network for network in _NAT64):
+    if any(address in network for network in _TRANSLATED):
         return (low,)
     if (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
         return (low,)

@@ -24,8 +24,8 @@ CONTROL_FD = 0
 JOB_BYTES = 1_000_000
 ISOLATED, SHARED = b"i", b"s"  # first byte to the parent: with our listener, or without because the kernel forbids it
 
-# Video only first (a verdict needs no sound, so nothing to merge, so no ffmpeg); avc1 because H.264 is the cheapest on a
-# CPU and H100 cannot decode AV1; 480 lines because a face of 40 px is there and decoding 1080p costs 5x.
+# Video only first (a verdict needs no sound, so nothing to merge, so no ffmpeg); avc1 because H.264 is the cheapest on
+# a CPU and H100 cannot decode AV1; 480 lines because a face of 40 px is there and decoding 1080p costs 5x.
 FORMAT = (
     "bv[height<=480][vcodec^=avc1]/bv*[height<=480][vcodec^=avc1]"
     "/bv[height<=480]/bv*[height<=480]/wv[vcodec^=avc1]/wv*[vcodec^=avc1]/wv*"
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def take(job: Options, tell: Callable[[Options], object]) -> Options:
-    """Let yt-dlp fetch the page's video into job["folder"]; answers {"done": ...} or {"error": code, "message": ...}."""
+    """Let yt-dlp fetch the page's video into job["folder"]; answers {"done": ...} or {"error": ..., "message": ...}."""
     import yt_dlp  # noqa: PLC0415 after the limits are set and the network is left
 
     def report(step: Options) -> None:
@@ -211,7 +211,7 @@ def explain(error: BaseException) -> tuple[str, str]:
 
 
 def explain_words(text: str) -> tuple[str, str]:
-    """Put yt-dlp's words into a code and words of ours; what nobody knows is a page without a video that we can take."""
+    """Put yt-dlp's words into a code and words of ours; what nobody knows is a page without a video for us."""
     for pattern, code, why in _WORDS:
         if re.search(pattern, text, re.IGNORECASE):
             return code, f"could not take the video of this page: {why}; {_ADVICE}"

@@ -1,8 +1,8 @@
 """A source as the user gives it → bytes on disk that look like a picture or a video.
 
 In: an http(s) URL, a path, or "-" for standard input. Out: `Fetched`, or an error that says what to do.
-One reason: every limit on what comes from outside (addresses, redirects, bytes, seconds, formats) is enforced here, while
-it streams. A web page goes to `scanner.page`, a file is read where it lies, nothing stays in `folder` after an error.
+One reason: every limit on what comes from outside (addresses, redirects, bytes, seconds, formats) is enforced here,
+while it streams. A web page goes to `scanner.page`, a file is read where it lies, after an error `folder` is as before.
 """
 
 import asyncio
@@ -257,16 +257,16 @@ async def _download(url: URL, source: str, path: Path, settings: Settings, progr
                 trust_env=False,
                 auto_decompress=False,
             ) as session,
+            _follow(session, url, settings) as response,
         ):
-            async with _follow(session, url, settings) as response:
-                with path.open("wb") as file:
-                    body = _Body(settings, file, progress, response.content_length)
-                    async for piece in _pieces(response, settings):
-                        body.take(piece)
-                        if body.format is not None and body.format.kind == "video":
-                            deadline.reschedule(started + settings.video_timeout_s)
-                    digest = body.finish()
-                return Fetched(path, source, str(response.url), digest, body.size_bytes, "http")
+            with path.open("wb") as file:
+                body = _Body(settings, file, progress, response.content_length)
+                async for piece in _pieces(response, settings):
+                    body.take(piece)
+                    if body.format is not None and body.format.kind == "video":
+                        deadline.reschedule(started + settings.video_timeout_s)
+                digest = body.finish()
+            return Fetched(path, source, str(response.url), digest, body.size_bytes, "http")
     except TimeoutError:
         msg = f"no complete answer in time; try again later, or {_SAVE}"
         raise errors.TimedOut(msg) from None
