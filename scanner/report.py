@@ -95,7 +95,7 @@ class Card:
 
 
 def write_report(items: Sequence[ReportItem], folder: Path) -> Path:
-    """Write `report.html`, and beside it the overlays (`01-overlay.jpg`; of a video `01-frame-007.jpg`); the HTML's path.
+    """Write `report.html` and beside it the overlays (`01-overlay.jpg`, `02-frame-007.jpg`); answers the HTML's path.
 
     The HTML is self-contained; the pictures beside it are for sharing. The folder is made when missing.
     """

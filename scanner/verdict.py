@@ -290,14 +290,15 @@ def _worst_span(judged: Sequence[ScoredFace], frames: Sequence[FrameInfo], calib
         return None
     peak, track, first = best
     limit = min(peak, _logit(calibration.manipulated))
-    last = first
-    log_odds, _ = track.windows()
+    last, (log_odds, _) = first, track.windows()
     while first > 0 and log_odds[first - 1] >= limit:
         first -= 1
     while last < len(log_odds) - 1 and log_odds[last + 1] >= limit:
         last += 1
-    width = min(3, len(track.frames))
-    start, end = frames[int(track.frames[first])].time_s, frames[int(track.frames[last + width - 1])].time_s
+    # windows reach one frame further than what lifted them: begin and end with frames that are high themselves
+    inside = np.arange(first, last + min(3, len(track.frames)))
+    high = inside[track.log_odds[inside] >= limit]
+    start, end = (frames[int(track.frames[at])].time_s for at in (high if len(high) else inside)[[0, -1]])
     return None if start is None or end is None else Span(start_s=start, end_s=end, score=_sigmoid(peak))
 
 

@@ -1,0 +1,223 @@
+"""The report: self-contained, escaped, complete; and the timeline behind it."""
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+from verdicts import HIGH, LOW, film, scored, still, talking_head
+
+from scanner.contract import CacheInfo, Failure, Outcome
+from scanner.report import ReportItem, write_report
+from scanner.timeline import timeline
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "javascript:alert(1)",
+    'https://h/"><img src=x onerror=alert(1)>',
+    "x' onmouseover='alert(1)",
+    "{{ 7 * 7 }}{% raw %}",
+    "data:text/html,<b>",
+    "</title><svg/onload=alert(1)>",
+]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the report needs of a `decode.Frame`."""
+
+    pixels: np.ndarray
+    index: int
+    time_s: float | None = None
+
+
+class Page(HTMLParser):
+    """Tags with attributes, and the text, of a report."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "img", "input"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += "" if "style" in self.open else data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def picture(source="a.jpg", raw=HIGH, **changes):
+    verdict = msgspec.structs.replace(still(scored(raw, peak_at=(11, 8))), **changes)
+    return ReportItem(Outcome(source=source, verdict=verdict), (Kept(np.full((600, 800, 3), 128, np.uint8), 0),))
+
+
+def clip(raws, source="a.mp4"):
+    frames = tuple(Kept(np.full((90, 120, 3), 10 * i, np.uint8), i * 50, i * 2.0) for i in range(len(raws)))
+    return ReportItem(Outcome(source=source, verdict=film(talking_head(raws), len(raws))), frames)
+
+
+def failed(source="gone.jpg", *, retryable=False, after=None, message="The server says that it is gone."):
+    return ReportItem(Outcome(source=source, failure=Failure("gone", message, retryable, after)))
+
+
+def page_of(folder, *items):
+    return Page(write_report(items, folder).read_text("utf-8"))
+
+
+def pictures(page):
+    return [Image.open(io.BytesIO(base64.b64decode(img["src"].split(",")[1]))) for img in page.all("img")]
+
+
+def test_a_picture_is_told_and_shown_with_and_without_its_evidence(tmp_path):
+    item = picture("https://example.org/a.jpg")
+    page = page_of(tmp_path / "new" / "folder", item)
+    verdict = item.outcome.verdict
+    for words in (
+        "Signs of manipulation",
+        verdict.reason,
+        "https://example.org/a.jpg",
+        verdict.media.sha256,
+        "test, cpu",
+    ):
+        assert words in page.text
+    assert [image.size for image in pictures(page)] == [(800, 600), (800, 600), (240, 240), (240, 240)]
+    assert [attrs["type"] for attrs in page.all("input")] == ["checkbox"]
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["01-overlay.jpg", "report.html"]
+    with Image.open(tmp_path / "new" / "folder" / "01-overlay.jpg") as beside:
+        assert beside.size == (800, 600)
+
+
+@pytest.mark.parametrize("source", HOSTILE)
+def test_hostile_words_stay_words(tmp_path, source):
+    items = [
+        picture(source, warnings=(source,), reason=source),
+        failed(source, message=source),
+        clip([HIGH] * 8, source),
+    ]
+    page = page_of(tmp_path, *items)
+    assert page.text.count(source) >= 7  # cards, summary, reason, warning, message: all as they were given
+    assert not page.all("script")
+    assert all(attrs["href"].startswith("#item-") for attrs in page.all("a"))
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert {image["src"][:23] for image in page.all("img")} == {"data:image/jpeg;base64,"}
+
+
+def test_the_page_loads_and_runs_nothing(tmp_path):
+    html = write_report([picture(), clip([HIGH] * 8), failed()], tmp_path).read_text("utf-8")
+    page = Page(html)
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert not {"script", "link", "iframe", "object", "form", "base"} & {tag for tag, _ in page.tags}
+    assert not re.search(r"@import|url\((?!#hatch\))", html)
+    assert all(attrs.get("href", "#").startswith("#") for _, attrs in page.tags)
+
+
+def test_the_page_is_well_formed_with_unique_ids_and_named_pictures(tmp_path):
+    page = page_of(tmp_path, picture(), clip([HIGH] * 4 + [LOW] * 4), failed(), picture(raw=0.5), picture(raw=LOW))
+    assert not page.open
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    named = {name for _, attrs in page.tags for name in attrs.get("aria-labelledby", "").split()}
+    assert named <= set(ids)
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(attrs["for"] in ids for attrs in page.all("label"))
+
+
+def test_a_failure_shows_code_and_advice_and_no_score(tmp_path):
+    page = page_of(tmp_path, failed())
+    assert "Could not be judged" in page.text
+    assert "The server says that it is gone." in page.text
+    assert "Error code gone. Trying again without a change will not help." in page.text
+    assert not page.all("img")
+    waits = page_of(tmp_path, failed(retryable=True, after=30.0))
+    assert "may succeed later, in 30 s at the earliest" in waits.text
+
+
+def test_no_score_draws_no_gauge(tmp_path):
+    nothing = still()
+    item = ReportItem(Outcome(source="hill.jpg", verdict=nothing), (Kept(np.zeros((80, 120, 3), np.uint8), 0),))
+    page = page_of(tmp_path, item)
+    assert nothing.reason in page.text
+    assert not [attrs for attrs in page.all("svg") if attrs.get("class") == "gauge"]
+    assert not page.all("input")  # nothing to switch between
+
+
+def test_an_authentic_face_is_shown_without_a_map(tmp_path):
+    page = page_of(tmp_path, picture(raw=LOW))
+    assert [image.size for image in pictures(page)] == [(800, 600), (800, 600), (240, 240)]
+    assert "strong" not in page.text
+
+
+def test_several_sources_are_summed_up_first(tmp_path):
+    page = page_of(tmp_path, picture("one.jpg"), failed("two.jpg"), picture("three.jpg", raw=LOW))
+    assert "1 with signs of manipulation, 1 without a sign of manipulation, 1 could not be judged." in page.text
+    assert [attrs["href"] for attrs in page.all("a")] == ["#item-1", "#item-2", "#item-3"]
+    assert page.text.index("three.jpg") < page.text.index("This is evidence")
+    assert "nav" not in {tag for tag, _ in page_of(tmp_path, picture()).tags}
+
+
+def test_standard_input_has_a_name(tmp_path):
+    assert "standard input" in page_of(tmp_path, picture("-")).text
+
+
+def test_a_remembered_verdict_says_so_and_that_pictures_are_missing(tmp_path):
+    verdict = msgspec.structs.replace(still(scored(HIGH)), cache=CacheInfo("near", distance=4, age_s=75.0))
+    page = page_of(tmp_path, ReportItem(Outcome(source="a.jpg", verdict=verdict)))
+    assert "near match, 4 bits apart, 1:15 old" in page.text
+    assert "The pictures were not kept" in page.text
+
+
+def test_a_video_shows_its_worst_frames_in_order_and_its_timeline(tmp_path):
+    page = page_of(tmp_path, clip([LOW, LOW, LOW, HIGH, HIGH + 0.2, HIGH + 0.1, HIGH, LOW]))
+    names = sorted(path.name for path in tmp_path.glob("*.jpg"))
+    assert names == ["01-frame-004.jpg", "01-frame-005.jpg", "01-frame-006.jpg", "01-frame-007.jpg"]
+    assert re.findall(r"\d:\d\d, score", page.text)[-4:] == [f"0:{t:02}, score" for t in (6, 8, 10, 12)]
+    assert "Score over time, 8 frames in 0:32" in page.text
+    assert "4 of 8 judged frames above the threshold for manipulated. Strongest from 0:06 to 0:12" in page.text
+
+
+def test_a_crowd_is_cut_with_a_word_about_the_rest(tmp_path):
+    verdict = still(*(scored(LOW, track=i) for i in range(20)))
+    item = ReportItem(Outcome(source="crowd.jpg", verdict=verdict), (Kept(np.zeros((600, 800, 3), np.uint8), 0),))
+    page = page_of(tmp_path, item)
+    assert len([image for image in pictures(page) if image.size == (240, 240)]) == 12
+    assert "And 8 more with lower scores." in page.text
+
+
+def test_dots_of_the_timeline_stand_at_their_time_and_score():
+    line = timeline(film([*talking_head([LOW, HIGH]), scored(LOW, frame=3)], 4))
+    assert [dot.x for dot in line.dots] == [0.0, 6.25, 12.5, 18.75]  # of 32 s
+    assert line.dots[2].y is None
+    assert line.dots[1].y == pytest.approx(100 * (1 - 1 / (1 + np.exp(-HIGH))))
+    assert line.dots[1].words == "0:02: score 0.98"
+    assert line.marks[0] == (0.0, "0:00")
+
+
+@pytest.mark.parametrize("duration_s", [0.4, 3.0, 59.0, 61.0, 600.0, 7200.0])
+def test_time_marks_are_few_and_inside(duration_s):
+    verdict = film(talking_head([LOW] * 2), 2)
+    media = msgspec.structs.replace(verdict.media, duration_s=duration_s)
+    frames = tuple(msgspec.structs.replace(f, time_s=0.1 * f.index / 50) for f in verdict.frames)
+    marks = timeline(msgspec.structs.replace(verdict, media=media, frames=frames)).marks
+    assert 1 <= len(marks) <= 7
+    assert all(0 <= x <= 100 for x, _ in marks)
+
+
+def test_a_still_has_no_timeline():
+    assert timeline(still(scored(HIGH))) is None
