@@ -167,7 +167,7 @@ def _shots(number: int, item: ReportItem, verdict: Verdict, folder: Path) -> lis
                 marked=_uri(data) if faces else None,
                 width=marked.shape[1],
                 height=marked.shape[0],
-                words=score if frame.time_s is None else f"{wording.clock(frame.time_s)}, {score}",
+                words=score if frame.time_s is None else f"{wording.moment(verdict, frame.time_s)}, {score}",
             )
         )
     return shots
@@ -200,7 +200,7 @@ def _portrait(pixels: Pixels, face: FaceEvidence, verdict: Verdict) -> Portrait:
     return Portrait(
         plain=_uri(_jpeg(plain)),
         marked=_uri(_jpeg(marked)) if hot else None,
-        name=f"Face {face.track + 1}" + ("" if time_s is None else f" at {wording.clock(time_s)}"),
+        name=f"Face {face.track + 1}" + ("" if time_s is None else f" at {wording.moment(verdict, time_s)}"),
         state="noface" if face.score is None else STATES[label],
         words=words,
         warnings=face.warnings,

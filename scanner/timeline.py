@@ -43,7 +43,8 @@ def timeline(verdict: Verdict) -> Timeline | None:
         Dot(100 * t / end, None if f.score is None else 100 * (1 - f.score), wording.label_of(f.score, verdict), w)
         for f, t in zip(verdict.frames, times, strict=True)
         for w in [
-            f"{wording.clock(t)}: " + ("no face judged" if f.score is None else f"score {wording.number(f.score)}")
+            f"{wording.moment(verdict, t)}: "
+            + ("no face judged" if f.score is None else f"score {wording.number(f.score)}")
         ]
     )
     return Timeline(
@@ -67,6 +68,6 @@ def _describe(verdict: Verdict) -> str:
     words = f"{high} of {wording.counted(len(labels), 'judged frame')} above the threshold for manipulated."
     span = verdict.worst_span
     if span is not None:
-        start, end = wording.clock(span.start_s), wording.clock(span.end_s)
+        start, end = wording.moment(verdict, span.start_s), wording.moment(verdict, span.end_s)
         words += f" Strongest from {start} to {end}, score {wording.number(span.score)}."
     return words

@@ -3,6 +3,7 @@
 Every reason tells what was found, where and when, how sure we are, and that it is evidence, not proof.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,6 +19,8 @@ HEADLINES: Final = {
 }
 STRONG_ODDS = 4.0
 """A score whose odds are this many times those of the threshold is called very strong."""
+SHORT_S = 20.0
+"""Media shorter than this have their times told in tenths of a second."""
 SMALL_FACE_PX = 80
 """Below this a crop of 256 px is enlarged more than 3 times, and traces of forgery are mostly gone."""
 # Bits per pixel (video: and frame) below which a medium is heavily compressed. Measured on 75 portraits, 25 photos:
@@ -70,6 +73,13 @@ def clock(time_s: float) -> str:
     minutes, seconds = divmod(int(time_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def moment(verdict: Verdict, time_s: float) -> str:
+    """A time in the medium, with tenths where the medium is so short that whole seconds would all read the same."""
+    if (verdict.media.duration_s or math.inf) >= SHORT_S:
+        return clock(time_s)
+    return f"0:{math.floor(10 * time_s) / 10:04.1f}"
 
 
 def number(score: float) -> str:
@@ -160,7 +170,7 @@ def _culprit(verdict: Verdict) -> str:
     words += f", strongest {spot}" if spot else ""
     span = verdict.worst_span
     if span is not None:
-        start, end = clock(span.start_s), clock(span.end_s)
+        start, end = moment(verdict, span.start_s), moment(verdict, span.end_s)
         words += f", at {start}" if start == end else f", from {start} to {end}"
     return words
 

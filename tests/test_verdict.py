@@ -15,7 +15,7 @@ from verdicts import CALIBRATION, HIGH, LOW, MODEL, PICTURE, VIDEO, film, scored
 from scanner.contract import Label, Verdict
 from scanner.errors import Internal
 from scanner.verdict import Calibration, FrameInfo, agree_strongly, judge
-from scanner.wording import clock, label_of, number, part
+from scanner.wording import clock, label_of, moment, number, part
 
 RAWS = st.floats(-50, 50)
 CROWDS = st.lists(
@@ -320,6 +320,12 @@ def test_a_face_is_never_called_worse_than_the_verdict():
     assert verdict.faces[0].score > CALIBRATION.manipulated
     assert label_of(verdict.faces[0].score, verdict) is Label.AUTHENTIC
     assert label_of(None, verdict) is Label.INCONCLUSIVE
+
+
+def test_times_in_a_short_clip_are_told_in_tenths():
+    short = msgspec.structs.replace(VIDEO, duration_s=2.9)
+    assert moment(film([], media=short), 1.27) == "0:01.2"
+    assert moment(film([]), 1.27) == "0:01"
 
 
 def test_numbers_never_claim_certainty_and_clocks_read_like_players():
