@@ -1,8 +1,8 @@
 """Frames in, face boxes with five landmarks and a confidence out: the cascade of Zhang et al. (2016).
 
-Three small networks, each looking harder at less: PNet slides a 12 px window over a pyramid, RNet (24 px) throws most of it
-out, ONet (48 px) decides and places eyes, nose and mouth. It is here, and not a package, because the published weights are
-1.9 MB and the packages around them pin old numpy and torch.
+Three small networks, each looking harder at less: PNet slides a 12 px window over a pyramid, RNet (24 px) throws most
+of it out, ONet (48 px) decides and places eyes, nose and mouth. It is here, and not a package, because the published
+weights are 2 MB and the packages around them pin old numpy and torch.
 
 `python -m scanner.mtcnn PNET.pt RNET.pt ONET.pt OUT.safetensors` converts the weights of facenet-pytorch 2.6.0.
 """
@@ -30,7 +30,10 @@ STRIDE_PX = 2
 FACTOR = 0.709  # between pyramid levels: halves the area
 MAX_LEVEL_PIXELS = 600_000  # finest pyramid level: 0.2 s on one core
 MAX_BATCH_PIXELS = 1_200_000  # level pixels through PNet at once: 50 MB of activations
-MAX_CANDIDATES = 1_000  # windows per level, best first
+MAX_CANDIDATES = 1_500  # windows considered per level, and per frame: bounds time and memory on noise
+P_MIN, R_MIN, O_MIN = 0.6, 0.7, 0.9  # the paper's authors use 0.7 last; portraits reach 0.97, the false ones seen 0.89
+SURE = 0.999  # 95 % of upright portraits reach 0.998, the median of faces on their head is 0.96
+TILTED = 0.1  # rad
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -55,6 +58,7 @@ class PNet(nn.Module):
         self.box = nn.Conv2d(32, 4, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels come as (v - 127.5) / 128."""
         f = self.features(x)
         return self.face(f).softmax(1)[:, 1], self.box(f)
 
@@ -81,6 +85,7 @@ class RNet(nn.Module):
         self.box = nn.Linear(128, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels come as (v - 127.5) / 128."""
         f = self.features(x)
         return self.face(f).softmax(1)[:, 1], self.box(f)
 
@@ -111,6 +116,7 @@ class ONet(nn.Module):
         self.landmarks = nn.Linear(256, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels come as (v - 127.5) / 128."""
         f = self.features(x)
         return self.face(f).softmax(1)[:, 1], self.box(f), self.landmarks(f)
 
@@ -124,26 +130,15 @@ class Found:
     landmarks: Floats
 
 
-@dataclass(frozen=True)
-class Mips:
-    """One frame at falling sizes, so that a crop costs the same whatever its size; `scale` is that of the first."""
-
-    images: list[Pixels]
-    width: int  # of the frame, px
-    height: int
-    scale: float
-
-
 class Mtcnn:
     """The cascade, loaded and ready; `detect` is safe to call from several threads."""
 
-    def __init__(self, weights: Path = WEIGHTS, *, device: str = "cpu", thresholds: Sequence[float] = (0.6, 0.7, 0.7)):
+    def __init__(self, weights: Path = WEIGHTS, *, device: str = "cpu") -> None:
         """Load the shipped weights onto `device`.
 
         Raises BadWeights when the file is missing or altered.
         """
         self.device = torch.device(device)
-        self.thresholds = tuple(thresholds)
         state = load_weights(weights)
         self.pnet, self.rnet, self.onet = PNet(), RNet(), ONet()
         for name, net in (("pnet", self.pnet), ("rnet", self.rnet), ("onet", self.onet)):
@@ -161,58 +156,76 @@ class Mtcnn:
             return []
         height, width = frames[0].shape[:2]
         scale = min(CELL_PX / min_face_px, (MAX_LEVEL_PIXELS / (height * width)) ** 0.5)
-        proposals = self._propose(frames, scale)
-        mips = [mipmaps(frame, 4 * scale) for frame in frames]
-        return self._decide(mips, self._refine(mips, proposals))
+        halved = [halvings(frame) for frame in frames]
+        return self._decide(halved, self._refine(halved, self._propose(halved, scale)))
 
-    def _propose(self, frames: Sequence[Pixels], scale: float) -> list[Floats]:
+    def _propose(self, halved: list[list[Pixels]], scale: float) -> list[Floats]:
         """PNet over the pyramid: square candidate boxes (N, 4) per frame."""
-        height, width = frames[0].shape[:2]
-        found: list[list[Floats]] = [[] for _ in frames]
+        height, width = halved[0][0].shape[:2]
+        found: list[list[Floats]] = [[np.zeros((0, 9), np.float32)] for _ in halved]
         while min(height, width) * scale >= CELL_PX:
-            h, w = round(height * scale), round(width * scale)
-            step = max(1, MAX_BATCH_PIXELS // (h * w))
-            for start in range(0, len(frames), step):
-                level = np.stack([resize(frame, w, h) for frame in frames[start : start + step]])
-                p, offsets = (t.cpu().numpy() for t in self.pnet(self._tensor(level)))
-                for i in range(len(level)):
-                    boxes = windows(p[i], offsets[i], self.thresholds[0], (width / w, height / h))
-                    found[start + i].append(boxes[keep_best(boxes[:, :4], boxes[:, 4], 0.5)])
+            step = max(1, int(MAX_BATCH_PIXELS / (height * width * scale**2)))
+            for start in range(0, len(halved), step):
+                pixels, zooms_x, zooms_y = zip(
+                    *(level(images, scale) for images in halved[start : start + step]), strict=True
+                )
+                p, offsets = (t.cpu().numpy() for t in self.pnet(self._tensor(np.stack(pixels))))
+                for i in range(len(pixels)):
+                    boxes = windows(p[i], offsets[i], P_MIN, (zooms_x[i], zooms_y[i]))
+                    found[start + i].append(boxes[keep_best(boxes, boxes[:, 4], 0.5)])
             scale *= FACTOR
-        joined = [np.concatenate(levels) if levels else np.zeros((0, 9), np.float32) for levels in found]
-        return [self._settle(boxes[:, :4], boxes[:, 4], boxes[:, 5:])[0] for boxes in joined]
+        joined = [np.concatenate(levels) for levels in found]
+        return [settled(boxes[:, :4], boxes[:, 4], boxes[:, 5:]) for boxes in joined]
 
-    def _refine(self, mips: list[Mips], proposals: list[Floats]) -> list[Floats]:
+    def _refine(self, halved: list[list[Pixels]], proposals: list[Floats]) -> list[Floats]:
         counts = [len(boxes) for boxes in proposals]
-        crops = np.concatenate([cut(m, boxes, 24) for m, boxes in zip(mips, proposals, strict=True)])
+        crops = np.concatenate([cut(images, boxes, 24) for images, boxes in zip(halved, proposals, strict=True)])
         outputs = self._batched(self.rnet, crops)
         p, offsets = (split(t, counts) for t in outputs)
-        settled = []
-        for i, boxes in enumerate(proposals):
-            good = p[i] >= self.thresholds[1]
-            settled.append(self._settle(boxes[good], p[i][good], offsets[i][good])[0])
-        return settled
+        good = [one >= R_MIN for one in p]
+        return [
+            settled(boxes[g], p[i][g], offsets[i][g]) for i, (boxes, g) in enumerate(zip(proposals, good, strict=True))
+        ]
 
-    def _decide(self, mips: list[Mips], proposals: list[Floats]) -> list[Found]:
+    def _decide(self, halved: list[list[Pixels]], proposals: list[Floats]) -> list[Found]:
         counts = [len(boxes) for boxes in proposals]
-        crops = np.concatenate([cut(m, boxes, 48) for m, boxes in zip(mips, proposals, strict=True)])
+        crops = np.concatenate([cut(images, boxes, 48) for images, boxes in zip(halved, proposals, strict=True)])
         p, offsets, points = (split(t, counts) for t in self._batched(self.onet, crops))
         found = []
         for i, all_boxes in enumerate(proposals):
-            good = p[i] >= self.thresholds[2]
+            good = p[i] >= O_MIN
             boxes, size = all_boxes[good], sides(all_boxes[good])
             landmarks = boxes[:, None, :2] + points[i][good].reshape(-1, 2, 5).transpose(0, 2, 1) * size[:, None]
             boxes = boxes + offsets[i][good] * np.tile(size, 2)
             keep = keep_best(boxes, p[i][good], 0.7, of_smaller=True)
-            found.append(Found(boxes[keep], p[i][good][keep], landmarks[keep]))
+            found.append(self._straightened(halved[i], Found(boxes[keep], p[i][good][keep], landmarks[keep])))
         return found
 
-    @staticmethod
-    def _settle(boxes: Floats, p: Floats, offsets: Floats) -> tuple[Floats, Floats]:
-        """Drop doubles, apply the offsets, make square."""
-        keep = keep_best(boxes, p, 0.7)
-        boxes = boxes[keep] + offsets[keep] * np.tile(sides(boxes[keep]), 2)
-        return squared(boxes), p[keep]
+    def _straightened(self, images: list[Pixels], found: Found) -> Found:
+        """ONet once more on tilted faces turned upright; on doubtful ones in all four directions.
+
+        Measured on 67 portraits: tilted by 45 degrees, the landmarks' error falls from 0.10 to 0.024 eye distances; of
+        24 faces found upside down 23 are told from upright ones, before 0.
+        """
+        tilts = tilts_of(found.landmarks)
+        quarters = [
+            range(4) if p < SURE else range(int(abs(t) > TILTED)) for p, t in zip(found.confidence, tilts, strict=True)
+        ]
+        rows = np.array([i for i, turns in enumerate(quarters) for _ in turns], np.intp)
+        if not len(rows):
+            return found
+        turns = [tilts[i] + q * np.pi / 2 for i, some in enumerate(quarters) for q in some]
+        tilts = np.array(turns, np.float32)
+        squares = squared(found.boxes[rows])
+        p, _, points = self._batched(self.onet, cut(images, squares, 48, tilts))
+        centre, side = (squares[:, :2] + squares[:, 2:]) / 2, sides(squares)[:, :1]
+        within = (points.reshape(-1, 2, 5).transpose(0, 2, 1) - 0.5) * side[:, None]
+        landmarks = centre[:, None] + within @ rotations(tilts).transpose(0, 2, 1)
+        for i in np.unique(rows):
+            best = max(np.flatnonzero(rows == i), key=lambda row: p[row])
+            if p[best] > found.confidence[i] - 0.01:
+                found.landmarks[i], found.confidence[i] = landmarks[best], p[best]
+        return found
 
     def _batched(self, net: nn.Module, crops: Pixels) -> tuple[Floats, ...]:
         parts = [net(self._tensor(crops[i : i + 256])) for i in range(0, max(1, len(crops)), 256)]
@@ -247,27 +260,28 @@ def windows(p: Floats, offsets: Floats, threshold: float, zoom: tuple[float, flo
 
 
 def keep_best(boxes: Floats, p: Floats, threshold: float, *, of_smaller: bool = False) -> Ints:
-    """Non-maximum suppression: indices to keep, best first.
+    """Non-maximum suppression: indices to keep, best first, of the MAX_CANDIDATES best.
 
     Overlap is intersection over union, or over the smaller box (`of_smaller`), which also drops a box inside another.
     """
-    area = sides(boxes).prod(1)
-    order = np.argsort(-p, kind="stable")
-    kept = []
-    while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[rest, :2])
-        high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
-        shared = np.clip(high - low, 0, None).prod(1)
-        whole = np.minimum(area[best], area[rest]) if of_smaller else area[best] + area[rest] - shared
-        order = rest[shared <= threshold * whole]
-    return np.array(kept, dtype=np.intp)
+    order = np.argsort(-p, kind="stable")[:MAX_CANDIDATES]
+    low, high = boxes[order, :2], boxes[order, 2:4]
+    area = (high - low).prod(1)
+    shared = (np.minimum(high[:, None], high) - np.maximum(low[:, None], low)).clip(0).prod(2)
+    whole = np.minimum(area[:, None], area) if of_smaller else area[:, None] + area - shared
+    doubles = shared > threshold * whole
+    alive = np.ones(len(order), np.bool_)
+    for i in range(len(order)):
+        if alive[i]:
+            alive[i + 1 :] &= ~doubles[i, i + 1 :]
+    return order[alive]
 
 
-def sides(boxes: Floats) -> Floats:
-    """Width and height (N, 2)."""
-    return boxes[:, 2:4] - boxes[:, :2]
+def settled(boxes: Floats, p: Floats, offsets: Floats) -> Floats:
+    """Doubles dropped, offsets (fractions of the side) applied, grown to squares around the centres."""
+    keep = keep_best(boxes, p, 0.7)
+    boxes = boxes[keep] + offsets[keep] * np.tile(sides(boxes[keep]), 2)
+    return squared(boxes)
 
 
 def squared(boxes: Floats) -> Floats:
@@ -276,41 +290,66 @@ def squared(boxes: Floats) -> Floats:
     return np.concatenate([centre - half, centre + half], 1)
 
 
-def resize(frame: Pixels, width: int, height: int) -> Pixels:
-    """Resample without aliasing."""
-    shrinks = width * height < frame.shape[0] * frame.shape[1]
-    out = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(out, dtype=np.uint8)
+def sides(boxes: Floats) -> Floats:
+    """Width and height (N, 2)."""
+    return boxes[:, 2:4] - boxes[:, :2]
 
 
-def mipmaps(frame: Pixels, scale: float) -> Mips:
-    """`frame` at `scale` (if that shrinks it), then halved again and again."""
-    height, width = frame.shape[:2]
-    if scale < 1:
-        frame = resize(frame, max(1, round(width * scale)), max(1, round(height * scale)))
+def halvings(frame: Pixels) -> list[Pixels]:
+    """The frame, then halved again and again: what levels and crops are made of, so that none costs more than itself.
+
+    A last odd row or column is dropped, which keeps the scale of the k-th exactly 1 / 2**k.
+    """
     images = [frame]
     while min(images[-1].shape[:2]) >= 2 * CELL_PX:
-        images.append(resize(images[-1], images[-1].shape[1] // 2, images[-1].shape[0] // 2))
-    return Mips(images, width, height, min(scale, 1.0))
-
-
-def cut(mips: Mips, boxes: Floats, size: int) -> Pixels:
-    """Crops (N, size, size, 3) of square `boxes` given in frame pixels; black outside of the frame."""
-    crops = np.empty((len(boxes), size, size, 3), np.uint8)
-    for crop, (x0, y0, x1, _) in zip(crops, boxes.tolist(), strict=True):
-        step = max(x1 - x0, 1e-3) / size  # frame pixels per crop pixel
-        index = min(max(int(np.log2(step * mips.scale)), 0), len(mips.images) - 1) if step * mips.scale > 1 else 0
-        image = mips.images[index]
-        zoom_x, zoom_y = image.shape[1] / mips.width, image.shape[0] / mips.height
-        # warpAffine counts from pixel centres: crop centre i + 0.5 lies at frame x0 + (i + 0.5) * step
-        matrix = np.array(
-            [
-                [step * zoom_x, 0, (x0 + step / 2) * zoom_x - 0.5],
-                [0, step * zoom_y, (y0 + step / 2) * zoom_y - 0.5],
-            ]
+        h, w = (n // 2 for n in images[-1].shape[:2])
+        images.append(
+            np.asarray(cv2.resize(images[-1][: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA), np.uint8)
         )
-        cv2.warpAffine(image, matrix, (size, size), dst=crop, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return images
+
+
+def level(images: list[Pixels], scale: float) -> tuple[Pixels, float, float]:
+    """One pyramid level at about `scale`, and its exact zoom to frame pixels (x, y)."""
+    k = min(max(int(-np.log2(scale)), 0), len(images) - 1)
+    source = images[k]
+    h, w = (max(CELL_PX, round(n * scale * 2**k)) for n in source.shape[:2])
+    how = cv2.INTER_AREA if w < source.shape[1] else cv2.INTER_LINEAR
+    pixels = np.asarray(cv2.resize(source, (w, h), interpolation=how), np.uint8)
+    return pixels, source.shape[1] / w * 2**k, source.shape[0] / h * 2**k
+
+
+def cut(images: list[Pixels], boxes: Floats, size: int, tilts: Floats | None = None) -> Pixels:
+    """Crops (N, size, size, 3) of square `boxes` in frame px, turned around their centres by `tilts` (rad, clockwise).
+
+    Outside of the frame they are black.
+    """
+    crops = np.empty((len(boxes), size, size, 3), np.uint8)
+    centres, axes = (
+        (boxes[:, :2] + boxes[:, 2:]) / 2,
+        rotations(np.zeros(len(boxes), np.float32) if tilts is None else tilts),
+    )
+    for crop, centre, axis, side in zip(crops, centres, axes, sides(boxes)[:, 0], strict=True):
+        step = max(float(side), 1e-3) / size  # frame pixels per crop pixel
+        k = min(max(int(np.log2(step)), 0), len(images) - 1)
+        turn = axis * (step / 2**k)
+        # warpAffine counts from pixel centres: crop pixel i lies at centre + turn @ (i + 0.5 - size / 2) - 0.5
+        shift = centre / 2**k - 0.5 + turn @ np.full(2, 0.5 - size / 2)
+        matrix = np.concatenate([turn, shift[:, None]], 1)
+        cv2.warpAffine(images[k], matrix, (size, size), dst=crop, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return crops
+
+
+def rotations(tilts: Floats) -> Floats:
+    """Matrices (N, 2, 2) that turn by `tilts` (rad), clockwise as seen in a picture."""
+    c, s = np.cos(tilts), np.sin(tilts)
+    return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
+
+
+def tilts_of(landmarks: Floats) -> Floats:
+    """How far heads (N, 5, 2) are tilted (rad, clockwise): the direction from the eyes to the mouth corners."""
+    down = landmarks[:, 3:].mean(1) - landmarks[:, :2].mean(1)
+    return np.asarray(np.arctan2(-down[:, 0], down[:, 1]), np.float32)
 
 
 def split(values: Floats, counts: list[int]) -> list[Floats]:
@@ -328,9 +367,9 @@ def convert(pnet: Path, rnet: Path, onet: Path, out: Path) -> None:
         given = list(torch.load(path, weights_only=True).items())
         wanted = list(net.state_dict())
         for key, (_, value) in zip(wanted, given, strict=True):
-            if key == {"rnet": "features.9.weight", "onet": "features.12.weight"}.get(name):
-                value = value.reshape(len(value), 3, 3, -1).permute(0, 3, 2, 1).reshape(len(value), -1)
-            state[f"{name}.{key}"] = value.contiguous()
+            first_dense = key == {"rnet": "features.9.weight", "onet": "features.12.weight"}.get(name)
+            cube = value.reshape(len(value), 3, 3, -1).permute(0, 3, 2, 1) if first_dense else value
+            state[f"{name}.{key}"] = cube.reshape(value.shape).contiguous()
     safetensors.torch.save_file(state, out)
 
 
