@@ -196,7 +196,8 @@ def _cautions(verdict: Verdict) -> Iterator[str]:
     widest = max((_width_px(face) for face in judged), default=0.0)
     if judged and widest < SMALL_FACE_PX:
         yield f"The largest face is only {widest:.0f} px wide; small faces are judged less reliably."
-    for cause in sorted(set.intersection(*(set(face.warnings) for face in judged)) if judged else ()):
+    shared = set.intersection(*(set(face.warnings) for face in judged)) if judged else set()
+    for cause in sorted(shared - {"tiny face"}):  # the size is told above
         yield f"Every face that was judged is affected: {cause}."
     seen = len({face.frame for face in judged})
     if judged and len(verdict.frames) >= 4 * seen:

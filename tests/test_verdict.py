@@ -291,7 +291,7 @@ def test_warnings_say_what_makes_it_less_sure_and_nothing_twice():
     squeezed = msgspec.structs.replace(PICTURE, size_bytes=9_000)
     given = ("This is a drawing.", "This is a drawing.")
     verdict = judge(
-        [scored(LOW, side_px=52.0, warnings=("blurred",))],
+        [scored(LOW, side_px=52.0, warnings=("tiny face", "blurred"))],
         [FrameInfo(0, None, 800, 600)],
         media=squeezed,
         model=MODEL,
