@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 TASKS: Mapping[str, str] = {"image": "scanner.picture:decode", "video": "scanner.video:decode"}
 """Everything that production may run in the jail: name -> module:function."""
 
+_SERVER_MODULE = "scanner.jailer"
 _PROBE = "probe"
 _START_TIMEOUT_S = 30.0  # imports 0.4 s warm; a cold disk is slower
 _GRACE_S = 2.0  # between killing a child and hearing that it is gone
@@ -165,31 +166,30 @@ class Jail:
             raise Internal(msg)
         with contextlib.ExitStack() as stack:
             payload, answer = (_memory_file(stack, f"laescan-{name}") for name in ("payload", "answer"))
-            status = self._send(request, (fd, payload, answer))
+            status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             stack.enter_context(status)
+            with theirs:  # ours to close: the end of the job is when nobody holds it any more
+                self._send(request, (fd, payload, answer, theirs.fileno()))
             _judge(_wait(status, timeout_s, on_deaf_server=self._give_up), timeout_s)
             return _read(answer), _map(payload)
 
-    def _send(self, request: bytes, descriptors: tuple[int, ...]) -> socket.socket:
-        """Hand a job to the server, to a new one if it died; out: the socket that tells how the job ends."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, self._lock:
+    def _send(self, request: bytes, descriptors: tuple[int, ...]) -> None:
+        """Hand a job to the server, to a new one if it died."""
+        with self._lock:
             for last_try in (False, True):
                 if self._server is None or self._server.owner_pid != os.getpid():
                     self._server = _start(self._tasks)
                 try:
-                    socket.send_fds(self._server.control, [request], [*descriptors, theirs.fileno()])
+                    socket.send_fds(self._server.control, [request], descriptors)
                 except OSError as error:
                     log.warning("the decoder's fork server is gone (%s); starting another", error)
                     _stop(self._server)
                     self._server = None
                     if last_try:
-                        ours.close()
                         msg = "the decoder's fork server does not stay up; see the log"
                         raise NoJail(msg) from error
                 else:
-                    break
-        return ours
+                    return
 
     def _give_up(self) -> None:
         """The server itself does not answer: the next run gets another one."""
@@ -230,7 +230,7 @@ def _start(tasks: Mapping[str, str]) -> _ForkServer:
     named = [f"{name}={target}" for name, target in tasks.items()]
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "scanner.jailer", str(theirs.fileno()), *named],
+            [sys.executable, "-m", _SERVER_MODULE, str(theirs.fileno()), *named],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -13,11 +13,11 @@ import struct
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import av
 import av.error
@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 from av.packet import Packet  # noqa: TC002 - generic for type checkers only, hence the quotes
-from av.sidedata.sidedata import Type
 from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
@@ -358,9 +357,10 @@ def _square_width(width: int, aspect: Fraction | None) -> int:
 
 def _matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """The display matrix: nine int32, the upper left 2x2 in 16.16 (ISO 14496-12 §8.3.2)."""
-    if Type.DISPLAYMATRIX not in frame.side_data:
+    sides = cast("Mapping[str, bytes]", frame.side_data)  # PyAV types one of its keys only
+    if "DISPLAYMATRIX" not in sides:
         return None
-    return struct.unpack("=9i", bytes(frame.side_data[Type.DISPLAYMATRIX])[:36])
+    return struct.unpack("=9i", bytes(sides["DISPLAYMATRIX"])[:36])
 
 
 def _is_mirrored(frame: VideoFrame) -> bool:
