@@ -1,0 +1,195 @@
+"""Settings in, a diagnosis out: whether everything is here that a scan needs, and whether the walls hold.
+
+One reason: nothing is believed that can be tried. The jail's child tries to break out, the fetcher is pointed at a
+canary on loopback, the model scores crops whose scores were stored when it was made.
+"""
+
+import ast
+import asyncio
+import inspect
+import itertools
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from scanner import settings as settings_module
+from scanner.checkpoint import golden_crops
+from scanner.detector import Detector
+from scanner.errors import BadWeights, BlockedAddress, ScanError
+from scanner.faces import FaceDetector
+from scanner.fetch import fetch
+from scanner.jail import Jail
+from scanner.settings import PREFIX, Settings, SettingsError
+
+PACKAGES = ("laescan", "torch", "numpy", "opencv-python-headless", "pillow", "av", "aiohttp", "yt-dlp")
+GOLDEN_TOLERANCE = 1e-2
+"""How far a raw score of a golden crop may be from the stored one: bf16 and fp16 stay well inside."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was tried."""
+
+    name: str
+    ok: bool
+    words: tuple[str, ...]
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One knob as it is in force."""
+
+    variable: str
+    value: str
+    is_default: bool
+    meaning: str
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """Everything that `laescan doctor` says."""
+
+    ok: bool
+    checks: tuple[Check, ...]
+    settings: tuple[Setting, ...]
+
+
+def examine(environ: Mapping[str, str]) -> Diagnosis:
+    """Try everything; a check that fails does not stop the others."""
+    settings, settings_check = _settings(environ)
+    checks = (
+        settings_check,
+        _versions(),
+        *_model(settings),
+        _try("face detector", _face_detector),
+        _try("jail", lambda: _jail(settings)),
+        _try("egress", lambda: asyncio.run(_egress(settings))),
+    )
+    return Diagnosis(all(check.ok for check in checks), checks, settings_in_force(settings))
+
+
+def settings_in_force(settings: Settings) -> tuple[Setting, ...]:
+    """Every variable with its value and meaning."""
+    defaults, meanings = Settings(), setting_meanings()
+    return tuple(
+        Setting(
+            f"{PREFIX}{name.upper()}",
+            _text(getattr(settings, name)),
+            getattr(settings, name) == getattr(defaults, name),
+            meanings[name],
+        )
+        for name in settings.__struct_fields__
+    )
+
+
+def setting_meanings() -> dict[str, str]:
+    """The docstring under each field of Settings, which Python itself throws away."""
+    (body,) = (
+        node.body
+        for node in ast.parse(inspect.getsource(settings_module)).body
+        if isinstance(node, ast.ClassDef) and node.name == "Settings"
+    )
+    return {
+        field.target.id: str(doc.value.value)
+        for field, doc in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
+    }
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _try(name: str, attempt: Callable[[], Check]) -> Check:
+    """A check that ends in a coded error is a check that failed."""
+    try:
+        return attempt()
+    except ScanError as error:
+        return Check(name, ok=False, words=(f"{error.code}: {error}",))
+
+
+def _settings(environ: Mapping[str, str]) -> tuple[Settings, Check]:
+    """With bad settings the defaults are examined, so that the list of settings can be read."""
+    try:
+        settings = Settings.from_env(environ)
+    except SettingsError as error:
+        return Settings(), Check("settings", ok=False, words=(str(error), "everything below was tried with defaults"))
+    changed = [f"{s.variable}={s.value}" for s in settings_in_force(settings) if not s.is_default]
+    return settings, Check("settings", ok=True, words=tuple(changed) or ("all defaults",))
+
+
+def _versions() -> Check:
+    here = (f"{name} {metadata.version(name)}" for name in PACKAGES)
+    return Check("versions", ok=True, words=(f"Python {platform.python_version()}, {', '.join(here)}",))
+
+
+def _model(settings: Settings) -> tuple[Check, ...]:
+    """Weights, backend, golden self-test."""
+    try:
+        detector = Detector.load(settings)
+    except BadWeights as error:
+        return (Check("weights", ok=False, words=(f"{error.code}: {error}",)),)
+    about = detector.checkpoint.card.get("name", "no name")
+    weights = Check("weights", ok=True, words=(f"model {detector.info.model_id} ({about}), digest verified",))
+    return weights, _backend(detector), _golden(detector)
+
+
+def _backend(detector: Detector) -> Check:
+    backend = detector.backend
+    words = [f"{backend.device}, {backend.precision}: {backend.why}"]
+    cores = len(os.sched_getaffinity(0))
+    words.append(f"{torch.get_num_threads()} compute threads on {cores} cores")
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
+        words.append("threads spin while they wait; unset OMP_WAIT_POLICY, or set it to PASSIVE")
+    return Check("backend", ok=True, words=tuple(words))
+
+
+def _golden(detector: Detector) -> Check:
+    """Score the golden crops and compare with what the checkpoint remembers."""
+    stored = np.asarray(detector.checkpoint.card.get("golden", ()), np.float64)
+    scores = detector.score(golden_crops()).raw
+    if stored.shape != scores.shape:
+        return Check("golden scores", ok=False, words=("the checkpoint has none; save it again with this version",))
+    worst = float(np.abs(scores - stored).max())
+    words = f"{len(stored)} crops scored, at most {worst:.1e} from what was stored (tolerance {GOLDEN_TOLERANCE:g})"
+    return Check("golden scores", ok=worst <= GOLDEN_TOLERANCE, words=(words,))
+
+
+def _face_detector() -> Check:
+    FaceDetector()
+    return Check("face detector", ok=True, words=("MTCNN cascade loaded",))
+
+
+def _jail(settings: Settings) -> Check:
+    with Jail(settings) as jail:
+        report = jail.report()
+    return Check("jail", ok=report.ok or not settings.require_jail, words=report.words)
+
+
+async def _egress(settings: Settings) -> Check:
+    """Ask for a page on loopback: it must be refused before a byte, even a connection, gets there."""
+    reached = asyncio.Event()
+
+    async def canary(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        writer.close()
+
+    async with await asyncio.start_server(canary, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        strict = msgspec.structs.replace(settings, allow_networks=(), allow_ports=(80, 443, port))
+        refused = False
+        with tempfile.TemporaryDirectory(prefix="laescan-") as folder:
+            try:
+                await fetch(f"http://127.0.0.1:{port}/canary.jpg", folder=Path(folder), settings=strict)
+            except BlockedAddress:
+                refused = True
+    ok = refused and not reached.is_set()
+    words = ["a canary on loopback was asked for and " + ("not reached" if ok else "REACHED")]
+    if settings.allow_networks:
+        words.append(f"open by LAESCAN_ALLOW_NETWORKS: {', '.join(settings.allow_networks)}")
+    return Check("egress", ok=ok, words=tuple(words))
