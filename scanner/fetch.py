@@ -7,38 +7,31 @@ while it streams. A web page goes to `scanner.page`, a file is read where it lie
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import re
 import stat
 import sys
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import aiohttp
 from yarl import URL
 
 from scanner import errors
+from scanner.body import PIECE_BYTES, SAVE, Body, IsPage, Progress, decoder
 from scanner.egress import AddressPolicy, checked_connector
-from scanner.formats import HEAD_BYTES, Format, looks_like_html, sniff
 from scanner.pace import Pace
 from scanner.page import fetch_page
 from scanner.settings import Settings
 
-Progress = Callable[[int, int | None], None]
-
 STDIN = "-"
-_PIECE_BYTES = 65_536
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _URL_SCHEMES = frozenset({"data", "blob", "file", "javascript", "about", "ftp", "ftps", "gopher", "mailto"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_MANIFEST = re.compile(rb"\s*(#EXTM3U|(<\?xml[^>]*>\s*)?<MPD[\s>])")  # HLS, DASH: names of segments; yt-dlp reads them
-_SAVE = "save the picture or video and scan the file"
 
 
 @dataclass(frozen=True)
@@ -53,10 +46,6 @@ class Fetched:
     via: Literal["http", "page", "file", "stdin"]
 
 
-class _IsPage(Exception):
-    """The answer is a web page or a manifest: yt-dlp's business."""
-
-
 async def fetch(source: str, *, folder: Path, settings: Settings, progress: Progress | None = None) -> Fetched:
     """Get the bytes of `source`; `progress` hears (bytes so far, total or None).
 
@@ -68,66 +57,9 @@ async def fetch(source: str, *, folder: Path, settings: Settings, progress: Prog
     if scheme and scheme[1].lower() in {"http", "https"}:
         return await _fetch_url(source.strip(), folder, settings, progress)
     if scheme and ("://" in source or scheme[1].lower() in _URL_SCHEMES):
-        msg = f"{scheme[1].lower()}: is not an address that we fetch from; give an http or https URL, or {_SAVE}"
+        msg = f"{scheme[1].lower()}: is not an address that we fetch from; give an http or https URL, or {SAVE}"
         raise errors.BadSource(msg)
     return await asyncio.to_thread(_read_file, Path(source), source, settings)
-
-
-class _Body:
-    """Bytes as they come: counted, sniffed, hashed, written."""
-
-    def __init__(self, settings: Settings, file: BinaryIO | None, progress: Progress | None, total: int | None) -> None:
-        self._settings = settings
-        self._file = file
-        self._progress = progress
-        self._total = total
-        self._head = b""
-        self._sha256 = hashlib.sha256()
-        self.format: Format | None = None
-        self.size_bytes = 0
-
-    def take(self, piece: bytes) -> None:
-        """Take the next bytes; raises TooLarge, UnsupportedMedia, _IsPage."""
-        self.size_bytes += len(piece)
-        if self.format is None:
-            self._head += piece[:HEAD_BYTES]
-            if len(self._head) >= HEAD_BYTES:
-                self._sniff()
-        self.refuse_size(self.size_bytes)
-        self._sha256.update(piece)
-        if self._file is not None:
-            self._file.write(piece)
-        if self._progress is not None:
-            self._progress(self.size_bytes, self._total)
-
-    def finish(self) -> str:
-        """The whole is there: its sha256 in hex; raises Empty, UnsupportedMedia, _IsPage, TooLarge."""
-        if not self.size_bytes:
-            msg = f"the source has no bytes; look at it in a browser, then {_SAVE}"
-            raise errors.Empty(msg)
-        if self.format is None:
-            self._sniff()
-            self.refuse_size(self.size_bytes)
-        return self._sha256.hexdigest()
-
-    def refuse_size(self, size_bytes: int) -> None:
-        """Raise TooLarge past the limit of the kind, as far as the kind is known."""
-        limits = {"image": self._settings.max_image_bytes, "video": self._settings.max_video_bytes}
-        limit = limits[self.format.kind] if self.format else max(limits.values())
-        if size_bytes > limit:
-            what = self.format.name if self.format else "file"
-            msg = f"the {what} has more than {limit:,} bytes, the limit; scan a smaller copy or a part of it"
-            raise errors.TooLarge(msg)
-
-    def _sniff(self) -> None:
-        self.format = sniff(self._head)
-        if self.format is None:
-            if looks_like_html(self._head) or _MANIFEST.match(self._head):
-                raise _IsPage
-            msg = "neither a picture (JPEG, PNG, WebP, GIF, AVIF, BMP, HEIC) nor a video (mp4, mov, webm, mkv, ts)"
-            raise errors.UnsupportedMedia(msg)
-        if self._total is not None:
-            self.refuse_size(self._total)
 
 
 # ---------------------------------------------------------------- files and standard input
@@ -146,19 +78,20 @@ def _read_file(path: Path, source: str, settings: Settings) -> Fetched:
     except (OSError, ValueError) as error:  # a name too long, a NUL in it, a socket
         msg = f"cannot open {source[:200]!r}: {error}"
         raise errors.BadSource(msg) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        msg = f"{source} is {what}; give a picture or a video file"
+        raise errors.BadSource(msg)
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            msg = f"{source} is {what}; give a picture or a video file"
-            raise errors.BadSource(msg)
-        body = _Body(settings, None, None, status.st_size)
+        body = Body(settings, None, None, status.st_size)
         try:
-            while piece := file.read(_PIECE_BYTES):
+            while piece := file.read(PIECE_BYTES):
                 body.take(piece)
             digest = body.finish()
-        except _IsPage:
-            msg = f"{source} is a web page or a playlist, not a picture or a video; open it and {_SAVE}"
+        except IsPage:
+            msg = f"{source} is a web page or a playlist, not a picture or a video; open it and {SAVE}"
             raise errors.UnsupportedMedia(msg) from None
     return Fetched(path, source, None, digest, body.size_bytes, "file")
 
@@ -166,12 +99,12 @@ def _read_file(path: Path, source: str, settings: Settings) -> Fetched:
 async def _fetch_stdin(folder: Path, settings: Settings, progress: Progress | None) -> Fetched:
     path = folder / "stdin"
     with _removed_on_error(path), path.open("wb") as file:
-        body = _Body(settings, file, progress, None)
+        body = Body(settings, file, progress, None)
         try:
             async for piece in _read_descriptor(sys.stdin.fileno()):
                 body.take(piece)
             digest = body.finish()
-        except _IsPage:
+        except IsPage:
             msg = "standard input is a web page or a playlist, not a picture or a video"
             raise errors.UnsupportedMedia(msg) from None
     return Fetched(path, STDIN, None, digest, body.size_bytes, "stdin")
@@ -184,14 +117,14 @@ async def _read_descriptor(descriptor: int) -> AsyncIterator[bytes]:
         loop.add_reader(descriptor, ready.set)
     except PermissionError:  # a regular file is always ready, and epoll refuses it
         ready = asyncio.Event()
-        while piece := os.read(descriptor, _PIECE_BYTES):
+        while piece := os.read(descriptor, PIECE_BYTES):
             yield piece
         return
     try:
         while True:
             await ready.wait()
             ready.clear()
-            piece = os.read(descriptor, _PIECE_BYTES)
+            piece = os.read(descriptor, PIECE_BYTES)
             if not piece:
                 return
             yield piece
@@ -214,7 +147,7 @@ def parse_url(text: str, settings: Settings) -> URL:
         msg = f"not a URL: {error}"
         raise errors.BadSource(msg) from None
     if url.scheme not in {"http", "https"} or not url.host or not port or re.search(r"[\x00-\x20\x7f]", text):
-        msg = f"not an http or https URL; check it, or {_SAVE}"
+        msg = f"not an http or https URL; check it, or {SAVE}"
         raise errors.BadSource(msg)
     if "youtubedl" in url.fragment:  # yt-dlp's own way to pass options along (CVE-2023-46121)
         url = url.with_fragment(None)
@@ -227,12 +160,12 @@ async def _fetch_url(source: str, folder: Path, settings: Settings, progress: Pr
     with _removed_on_error(path):
         try:
             return await _download(url, source, path, settings, progress)
-        except _IsPage:
+        except IsPage:
             await fetch_page(str(url), folder=folder, settings=settings, progress=progress)
         try:
             taken = await asyncio.to_thread(_read_file, path, source, settings)
         except errors.UnsupportedMedia:
-            msg = f"what the page plays is not a video that we read; {_SAVE}"
+            msg = f"what the page plays is not a video that we read; {SAVE}"
             raise errors.NoMedia(msg) from None
     return Fetched(path, source, str(url), taken.sha256, taken.size_bytes, "page")
 
@@ -260,7 +193,7 @@ async def _download(url: URL, source: str, path: Path, settings: Settings, progr
             _follow(session, url, settings) as response,
         ):
             with path.open("wb") as file:
-                body = _Body(settings, file, progress, response.content_length)
+                body = Body(settings, file, progress, response.content_length)
                 async for piece in _pieces(response, settings):
                     body.take(piece)
                     if body.format is not None and body.format.kind == "video":
@@ -268,14 +201,32 @@ async def _download(url: URL, source: str, path: Path, settings: Settings, progr
                 digest = body.finish()
             return Fetched(path, source, str(response.url), digest, body.size_bytes, "http")
     except TimeoutError:
-        msg = f"no complete answer in time; try again later, or {_SAVE}"
+        msg = f"no complete answer in time; try again later, or {SAVE}"
         raise errors.TimedOut(msg) from None
-    except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
-        msg = f"the server's answer is not HTTP that we understand: {error}"
+    except aiohttp.InvalidURL:
+        msg = f"not a URL that we can ask for; write the host in the common way, or {SAVE}"
+        raise errors.BadSource(msg) from None
+    except (aiohttp.ClientResponseError, aiohttp.http_exceptions.HttpProcessingError) as error:
+        msg = f"the server's answer is not HTTP that we understand; open it in a browser, then {SAVE}"
         raise errors.SourceFailed(msg) from error
-    except (aiohttp.ClientError, OSError) as error:
-        msg = f"could not get it from {url.host}: {error}; check the URL, try again later, or {_SAVE}"
+    except aiohttp.ClientError as error:
+        msg = f"could not get it from {url.host}: {_why(error)}; check the URL, try again later, or {SAVE}"
         raise errors.Unreachable(msg) from error
+
+
+def _why(error: aiohttp.ClientError) -> str:
+    """Words for a connection that failed; never aiohttp's own, which may quote what the server sent."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "no such host"
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate is not valid"
+        case aiohttp.ClientSSLError():
+            return "it speaks no TLS that we accept"
+        case aiohttp.ClientConnectorError():
+            return error.os_error.strerror or "no connection"
+        case _:
+            return "the connection was cut"
 
 
 @contextlib.asynccontextmanager
@@ -294,10 +245,10 @@ async def _follow(
             try:
                 url = parse_url(str(url.join(URL(response.headers["Location"]))), settings)
             except (ValueError, errors.BadSource) as error:
-                msg = f"the server redirects to something that is not an http or https URL; {_SAVE}"
+                msg = f"the server redirects to something that is not an http or https URL; {SAVE}"
                 raise errors.SourceFailed(msg) from error
             response.close()
-    msg = f"more than {settings.max_redirects} redirects; open it in a browser, then {_SAVE}"
+    msg = f"more than {settings.max_redirects} redirects; open it in a browser, then {SAVE}"
     raise errors.TooManyRedirects(msg)
 
 
@@ -309,14 +260,14 @@ def _refuse_status(response: aiohttp.ClientResponse) -> None:
         msg = f"{answered}: it is not there (any more)"
         raise errors.Gone(msg)
     if status in {401, 403, 407, 451}:
-        msg = f"{answered}: it asks for a login or a permission; {_SAVE}"
+        msg = f"{answered}: it asks for a login or a permission; {SAVE}"
         raise errors.Forbidden(msg)
     if status == 429:
         retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
         msg = f"{answered}: too many requests; try again later"
         raise errors.RateLimited(msg, retry_after_s=retry_after_s)
     if not 200 <= status < 300 or status == 206:  # 206 is a part that nobody asked for
-        msg = f"{answered}; try again later, or {_SAVE}"
+        msg = f"{answered}; try again later, or {SAVE}"
         raise errors.SourceFailed(msg)
 
 
@@ -335,7 +286,7 @@ def parse_retry_after(text: str | None) -> float | None:
 
 async def _pieces(response: aiohttp.ClientResponse, settings: Settings) -> AsyncIterator[bytes]:
     """The decoded body, never more than a piece at a time in memory; raises TimedOut, TooLarge, UnsupportedMedia."""
-    decode = _decoder(response.headers.get("Content-Encoding", "identity"))
+    decode = decoder(response.headers.get("Content-Encoding", "identity"))
     pace = Pace(settings.min_rate_bytes_per_s)
     wire_bytes, limit = 0, max(settings.max_image_bytes, settings.max_video_bytes)
     async with asyncio.timeout(settings.first_byte_timeout_s):
@@ -348,27 +299,6 @@ async def _pieces(response: aiohttp.ClientResponse, settings: Settings) -> Async
         for decoded in decode(piece):
             yield decoded
         piece = await pace.read(response.content.readany)
-
-
-def _decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
-    """We ask for `identity`, some servers gzip nevertheless; small pieces, so that a bomb meets the limit early."""
-    if encoding.strip().lower() in {"", "identity"}:
-        return lambda piece: iter((piece,))
-    if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
-        msg = f"the server sends it packed ({encoding[:50]}) although we asked it not to; {_SAVE}"
-        raise errors.UnsupportedMedia(msg)
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib, by its header
-
-    def decode(piece: bytes) -> Iterator[bytes]:
-        try:
-            while piece and not unpacker.eof:
-                yield unpacker.decompress(piece, _PIECE_BYTES)
-                piece = unpacker.unconsumed_tail
-        except zlib.error as error:
-            msg = f"the server says {encoding} but sends something else; {_SAVE}"
-            raise errors.SourceFailed(msg) from error
-
-    return decode
 
 
 @contextlib.contextmanager

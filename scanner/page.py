@@ -15,18 +15,16 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from scanner import errors, extractor, pace
+from scanner.body import Progress
 from scanner.egress import AddressPolicy
 from scanner.proxy import Budget, FilteringProxy
 from scanner.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int | None], None]
 
 # Isolated (-I): no PYTHON* variables, no user packages, no current folder. The repository root comes last on the path.
 _LAUNCH = "import sys; sys.path.append(sys.argv[1]); from scanner.extractor import main; main()"
@@ -62,7 +60,8 @@ async def _run(url: str, work: Path, settings: Settings, progress: Progress | No
             policy = AddressPolicy.from_settings(settings)
             async with FilteringProxy(policy, Budget.from_settings(settings), listener=listener) as proxy:
                 job = _job(url, work, proxy.url, settings)
-                await asyncio.get_running_loop().sock_sendall(ours, json.dumps(job).encode() + b"\n")
+                with contextlib.suppress(ConnectionError):  # it died; reading finds that out
+                    await asyncio.get_running_loop().sock_sendall(ours, json.dumps(job).encode() + b"\n")
                 answer = await _wait(child, proxy, settings, progress)
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -103,9 +102,8 @@ def _receive_listener(control: socket.socket) -> socket.socket | None:
     control.setblocking(False)  # noqa: FBT003 the standard library's signature
     if word == extractor.ISOLATED and descriptors:
         return socket.socket(fileno=descriptors[0])
-    logger.warning(
-        "no network namespace for yt-dlp on this machine: only the proxy option keeps it from going elsewhere"
-    )
+    if word == extractor.SHARED:
+        logger.warning("no network namespace on this machine: only its proxy option keeps yt-dlp from going elsewhere")
     return None
 
 

@@ -210,6 +210,6 @@ def video(container="mp4", frames=5):
         stream = file.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         for index in range(frames):
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), index * 40, np.uint8))))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), index * 40 % 256, np.uint8))))
         file.mux(stream.encode())
     return buffer.getvalue()
