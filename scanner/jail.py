@@ -170,7 +170,10 @@ class Jail:
             stack.enter_context(status)
             with theirs:  # ours to close: the end of the job is when nobody holds it any more
                 self._send(request, (fd, payload, answer, theirs.fileno()))
-            _judge(_wait(status, timeout_s, on_deaf_server=self._give_up), timeout_s)
+            ended = _wait(status, timeout_s, on_deaf_server=self._give_up)
+            if ended is not None:
+                log.debug("%s: %.3f s CPU, peak %d bytes", task, ended.cpu_s, ended.peak_bytes)
+            _judge(ended, timeout_s)
             return _read(answer), _map(payload)
 
     def _send(self, request: bytes, descriptors: tuple[int, ...]) -> None:

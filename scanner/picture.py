@@ -64,7 +64,6 @@ _TO_UPRIGHT = {
 
 def prepare() -> None:
     """Load every plugin and codec now: in the jail there is nothing to load them from."""
-    Image.MAX_IMAGE_PIXELS = None  # our own check comes first, with our own limit and error
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters becomes a warning of ours
     Image.init()
     pillow_heif.register_heif_opener(thumbnails=False)
@@ -85,15 +84,23 @@ def decode(source: BinaryIO, payload: BinaryIO, options: dict[str, Any]) -> dict
     Raises TooManyPixels (from the header, before any pixel is decoded) and BrokenMedia.
     """
     wanted = msgspec.convert(options, Wanted)
+    ceiling = wanted.max_pixels // 2  # Pillow only warns up to twice that, and then raises
+    Image.MAX_IMAGE_PIXELS = (
+        ceiling if wanted.format == "webp" else None
+    )  # its decoder allocates before we see the size
     notes: list[str] = []
     try:
         with Image.open(source, formats=PLUGINS[wanted.format]) as image:
             _check_size(image.size, wanted)
+            Image.MAX_IMAGE_PIXELS = ceiling  # frames of a GIF may outgrow its canvas
             count = getattr(image, "n_frames", 1) if wanted.format in _ANIMATED else 1
             if count > 1:
                 sheet = _decode_animation(image, count, FrameWriter(payload), wanted, notes)
             else:
                 sheet = _decode_still(image, FrameWriter(payload), wanted, notes)
+    except Image.DecompressionBombError as error:
+        msg = f"the picture claims too many megapixels; the limit is {wanted.max_pixels / 1e6:g}; try a smaller copy"
+        raise TooManyPixels(msg) from error
     except UnidentifiedImageError as error:
         msg = f"this file starts like a {wanted.format} picture but is none; get another copy"
         raise BrokenMedia(msg) from error

@@ -110,9 +110,10 @@ def decode(source: BinaryIO, payload: BinaryIO, options: dict[str, Any]) -> dict
     notes: list[str] = []
     with _open(source, wanted) as container:
         stream = _pick(container, wanted)
+        if not stream.codec_context.width:
+            _check_claim(source, wanted)
         index = _read_index(container, stream, wanted, notes)
         pixels = stream.codec_context.width * stream.codec_context.height
-    source.seek(0)
     plan = _plan(index, pixels, wanted, notes)
     with _open(source, wanted) as container:
         sampler = _Sampler(container, _pick(container, wanted), plan, wanted, notes)
@@ -144,18 +145,30 @@ def _refuse(url: str, *_: object) -> NoReturn:
     raise PermissionError(msg)
 
 
-def _open(source: BinaryIO, wanted: Wanted) -> InputContainer:
+def _open(source: BinaryIO, wanted: Wanted, decoders: tuple[str, ...] = DECODERS) -> InputContainer:
+    source.seek(0)
     demuxer = DEMUXERS[wanted.format]
     limits = {
         "format_whitelist": demuxer,
         "protocol_whitelist": "none",
-        "codec_whitelist": ",".join(DECODERS),
+        "codec_whitelist": ",".join(decoders),
         "max_pixels": str(wanted.max_pixels),
     }
     try:
         return av.open(source, mode="r", format=demuxer.partition(",")[0], options=limits, io_open=_refuse)
+    except av.error.EOFError as error:
+        msg = f"this {wanted.format} file ends before its first frame; get another copy"
+        raise NoVideo(msg) from error
     except (av.error.FFmpegError, ValueError) as error:
         _fail(error, f"this {wanted.format} file cannot be read")
+
+
+def _check_claim(source: BinaryIO, wanted: Wanted) -> None:
+    """The size by the container's word, with no decoder let in: probing forgets the size of what it refuses."""
+    place = source.tell()
+    with _open(source, wanted, decoders=("none",)) as container:
+        _pick(container, wanted)
+    source.seek(place)  # where the other reader left it
 
 
 def _pick(container: InputContainer, wanted: Wanted) -> VideoStream:
@@ -342,10 +355,10 @@ class _Sampler:
             interpolation=Interpolation.BILINEAR if size == (frame.width, frame.height) else Interpolation.AREA,
             threads=1,
         ).to_ndarray()
-        turn = _quarter_turns(frame)
-        self.size = full if turn % 2 == 0 else (full[1], full[0])
-        pixels: npt.NDArray[np.uint8] = np.rot90(rgb, turn)
-        return pixels[:, ::-1] if _is_mirrored(frame) else pixels
+        upright = _turned_upright(cast("npt.NDArray[np.uint8]", rgb), frame)  # rgb24 is 8 bits
+        is_lying = (upright.shape[0] > upright.shape[1]) != (full[1] > full[0])
+        self.size = (full[1], full[0]) if is_lying else full
+        return upright
 
 
 def _square_width(width: int, aspect: Fraction | None) -> int:
@@ -355,19 +368,12 @@ def _square_width(width: int, aspect: Fraction | None) -> int:
     return max(1, round(width * aspect))
 
 
-def _matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    """The display matrix: nine int32, the upper left 2x2 in 16.16 (ISO 14496-12 §8.3.2)."""
+def _turned_upright(pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """Apply the display matrix: quarter turns and mirrorings (ISO 14496-12 §8.3.2); other angles are left alone."""
     sides = cast("Mapping[str, bytes]", frame.side_data)  # PyAV types one of its keys only
     if "DISPLAYMATRIX" not in sides:
-        return None
-    return struct.unpack("=9i", bytes(sides["DISPLAYMATRIX"])[:36])
-
-
-def _is_mirrored(frame: VideoFrame) -> bool:
-    matrix = _matrix(frame)
-    return matrix is not None and matrix[0] * matrix[4] - matrix[1] * matrix[3] < 0
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """Quarter turns against the clock that make the frame upright; other angles are left alone."""
-    return round(frame.rotation / 90) % 4
+        return pixels
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(sides["DISPLAYMATRIX"])[:36])  # x' = ax + cy, y' = bx + dy
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

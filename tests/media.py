@@ -132,8 +132,24 @@ def sound(path: Path, *, seconds: int = 1, codec: str = "aac") -> Path:
     return path
 
 
+def covered(mp4: Path) -> Path:
+    """Give an mp4 whose index stands last a cover picture, as music shops do: moov/udta/meta/ilst/covr."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(body)) + kind + body
+
+    cover = box(b"covr", box(b"data", struct.pack(">II", 13, 0) + picture("jpeg")))
+    handler = box(b"hdlr", b"\0" * 8 + b"mdirappl" + b"\0" * 9)
+    user_data = box(b"udta", box(b"meta", b"\0" * 4 + handler + box(b"ilst", cover)))
+    data = mp4.read_bytes()
+    at = data.rindex(b"moov") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    mp4.write_bytes(data[:at] + struct.pack(">I", size + len(user_data)) + data[at + 4 : at + size] + user_data)
+    return mp4
+
+
 def turned(mp4: Path, quarter_turns: int, *, mirrored: bool = False) -> Path:
-    """Patch the display matrix of an mp4's video track (ISO 14496-12 §8.3.2): clockwise quarter turns, then mirrored."""
+    """Patch the display matrix of an mp4's video track (ISO 14496-12 §8.3.2): quarter turns, then mirrored."""
     one = 1 << 16
     a, b = ((one, 0), (0, one), (-one, 0), (0, -one))[quarter_turns % 4]
     flip = -1 if mirrored else 1
@@ -163,9 +179,10 @@ def png_bomb(width: int, height: int) -> bytes:
 
 def webp_bomb() -> bytes:
     """34 bytes that claim 16383 x 16383 lossless pixels."""
-    bits = (16_382 | 16_382 << 14).to_bytes(4, "little")
-    chunk = b"VP8L" + (13).to_bytes(4, "little") + b"\x2f" + bits + b"\0" * 9
-    return (b"RIFF" + (len(chunk) + 4).to_bytes(4, "little") + b"WEBP" + chunk)[:34]
+    size = (16_382 | 16_382 << 14).to_bytes(4, "little")
+    one_colour = sum(1 << place for place in (3, 7, 11, 15, 19)).to_bytes(3, "little")  # five codes of one symbol each
+    chunk = b"VP8L" + (13).to_bytes(4, "little") + b"\x2f" + size + one_colour + b"\0" * 6
+    return b"RIFF" + (len(chunk) + 4).to_bytes(4, "little") + b"WEBP" + chunk
 
 
 def gif_bomb(count: int, side: int) -> bytes:
@@ -180,7 +197,8 @@ def playlists(secret: Path) -> dict[str, bytes]:
     """Playlists and session files that name `secret`, by the name they are dressed up as."""
     hls = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n"
     dash = (
-        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S">'
+        '<?xml version="1.0"?>'
+        '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S">'
         f"<Period><AdaptationSet><Representation id='1' bandwidth='1'><BaseURL>file://{secret}</BaseURL>"
         "</Representation></AdaptationSet></Period></MPD>"
     )
