@@ -31,9 +31,8 @@ class Case:
     faces: Floats
 
 
-def cascade() -> Detect:
+def cascade(detector: FaceDetector) -> Detect:
     """Our detector."""
-    detector = FaceDetector()
 
     def detect(frame: Pixels) -> Floats:
         return as_discs(np.array([face.box for face in detector.detect([frame], max_faces=64)[0]]).reshape(-1, 4))
@@ -193,7 +192,7 @@ def main() -> None:
     )
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {versions}, 1 thread")
     print(f"{'':18}{'faces':>6}{'ours':>10}{'false':>7}{'ms':>8}{'Haar':>10}{'false':>7}{'ms':>8}")
-    detectors = [cascade(), haar()]
+    detectors = [cascade(FaceDetector()), haar()]
     cases = portraits(detectors[0], per_folder)
     for name, change in CHANGES.items():
         print(row(name, [change(case) for case in cases], detectors), flush=True)
