@@ -34,9 +34,8 @@ FORMAT = (
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
-_ADDRESS_SPACE_BYTES = (
-    2_000_000_000  # yt-dlp unpacks gzip in one piece; a bomb meets this wall (it needs 0.3 GB itself)
-)
+# yt-dlp unpacks gzip in one piece; a bomb (2.5 MB to 2.6 GB tried) meets this wall. A common page needs 0.1 GB.
+_ADDRESS_SPACE_BYTES = 1_000_000_000
 
 _LIVE = ("is_live", "is_upcoming", "post_live")
 _WORDS: tuple[tuple[str, str, str], ...] = (

@@ -230,9 +230,9 @@ def test_pages_without_a_video_that_we_can_take_say_so(origin, tmp_path):
 
 
 def test_budgets_and_clocks_end_a_page(origin, tmp_path, monkeypatch):
-    monkeypatch.setattr(pace, "WINDOW_S", 1.0)
+    monkeypatch.setattr(pace, "WINDOW_S", 3.0)
     many = b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n" + b"#EXTINF:2,\nseg.ts\n" * 80 + b"#EXT-X-ENDLIST\n"
-    origin.answer("/seg.ts", b"x" * 376)
+    origin.answer("/seg.ts", b"x" * 20_000)
 
     async def endless(writer, _headers):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n\r\n" + MP4)
