@@ -40,6 +40,7 @@ class Checkpoint:
     calibration: Calibration
     card: dict[str, Any]  # JSON: how it was trained, what it was measured to do, `golden` scores
     model_id: str  # 16 hex digits: weights + config + preprocessing + calibration
+    is_listed: bool  # its digest stood in SHA256SUMS, and was right
 
 
 def save_checkpoint(path: Path, encoder: Encoder, calibration: Calibration, card: Mapping[str, Any]) -> None:
@@ -64,7 +65,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises BadWeights when it is missing, altered or of another version.
     """
-    _verify(path)
+    is_listed = _verify(path)
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -83,7 +84,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         msg = f"{path} does not fit this version of the network ({error}); use one that was made by it"
         raise BadWeights(msg) from error
     encoder.eval().requires_grad_(requires_grad=False)
-    return Checkpoint(encoder, calibration, card, _model_id(tensors, metadata))
+    return Checkpoint(encoder, calibration, card, _model_id(tensors, metadata), is_listed)
 
 
 def golden_crops() -> npt.NDArray[np.uint8]:
@@ -109,16 +110,17 @@ def eager_scores(encoder: Encoder, crops: npt.NDArray[np.uint8]) -> npt.NDArray[
     return scores
 
 
-def _verify(path: Path) -> None:
-    """Hold the file against SHA256SUMS beside it."""
+def _verify(path: Path) -> bool:
+    """Hold the file against SHA256SUMS beside it; false when it is not listed there."""
     if not path.is_file():
         msg = f"no checkpoint at {path}; install laescan again, or let LAESCAN_WEIGHTS name one"
         raise BadWeights(msg)
     expected = _read_sums(path.parent).get(path.name)
     if expected is None and path != SHIPPED:
-        return
+        return False
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise _altered(path)
+    return True
 
 
 def _read_sums(folder: Path) -> dict[str, str]:

@@ -135,7 +135,8 @@ def _model(settings: Settings) -> tuple[Check, ...]:
     except BadWeights as error:
         return (Check("weights", ok=False, words=(f"{error.code}: {error}",)),)
     about = detector.checkpoint.card.get("name", "no name")
-    weights = Check("weights", ok=True, words=(f"model {detector.info.model_id} ({about}), digest verified",))
+    digest = "its digest is right" if detector.checkpoint.is_listed else "no digest to hold it against"
+    weights = Check("weights", ok=True, words=(f"model {detector.info.model_id} ({about}), {digest}",))
     return weights, _backend(detector), _golden(detector)
 
 

@@ -117,14 +117,14 @@ class Scanner:
             with tempfile.TemporaryDirectory(prefix="laescan-") as folder:
                 verdict, frames = await self._scan(source, Path(folder), stages, keep_frames=keep_frames)
         except ScanError as error:
-            return ScanResult(Outcome(source=source, failure=_failure(error)))
+            return ScanResult(Outcome(source=_legible(source), failure=_failure(error)))
         except Exception as error:
             log.exception("a bug in the scan of %r", source)
             what = (
                 f"a bug in laescan, not in your file ({type(error).__name__}: {error}); please report it with the log"
             )
-            return ScanResult(Outcome(source=source, failure=_failure(Internal(what))))
-        return ScanResult(Outcome(source=source, verdict=verdict), frames)
+            return ScanResult(Outcome(source=_legible(source), failure=_failure(Internal(what))))
+        return ScanResult(Outcome(source=_legible(source), verdict=verdict), frames)
 
     def scan_blocking(self, source: str, *, progress: Progress | None = None, keep_frames: bool = False) -> ScanResult:
         """`scan`, where there is no event loop."""
@@ -230,4 +230,10 @@ def _media(fetched: Fetched, decoded: Decoded) -> Media:
 
 def _failure(error: ScanError) -> Failure:
     retry_after_s = error.retry_after_s if isinstance(error, RateLimited) else None
-    return Failure(code=error.code, message=str(error), retryable=error.retryable, retry_after_s=retry_after_s)
+    message = _legible(str(error))
+    return Failure(code=error.code, message=message, retryable=error.retryable, retry_after_s=retry_after_s)
+
+
+def _legible(text: str) -> str:
+    """A file name may hold bytes that are no text (PEP 383), and JSON could not carry them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

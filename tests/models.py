@@ -1,12 +1,19 @@
-"""A checkpoint with random weights, for tests that run the model but do not care what it thinks."""
+"""A checkpoint with random weights, for tests that run the model but do not care what it thinks; a clip with a face."""
 
+from pathlib import Path
+
+import media
+import numpy as np
 import torch
+from PIL import Image
 
 from scanner.checkpoint import save_checkpoint
 from scanner.lae import Encoder, LAEConfig
 from scanner.verdict import Calibration
 
-CALIBRATION = Calibration(slope=8.0, intercept=0.0, authentic=0.3, manipulated=0.8)
+CALIBRATION = Calibration(slope=8.0, intercept=0.0, authentic=0.3, manipulated=0.8)  # everything is inconclusive
+SURELY_AUTHENTIC = Calibration(slope=8.0, intercept=-9.0, authentic=0.3, manipulated=0.8)
+SURELY_MANIPULATED = Calibration(slope=8.0, intercept=9.0, authentic=0.3, manipulated=0.8)
 
 
 def random_encoder(config=None, seed=0):
@@ -20,8 +27,15 @@ def random_encoder(config=None, seed=0):
     return encoder.eval()
 
 
-def random_checkpoint(folder, *, config=None, seed=0):
-    """Path of a saved random checkpoint."""
+def random_checkpoint(folder, *, config=None, seed=0, calibration=CALIBRATION):
+    """Path of a saved random checkpoint; its raw scores are all near 0, so the calibration decides the label."""
     path = folder / "tiny.safetensors"
-    save_checkpoint(path, random_encoder(config, seed), CALIBRATION, {"name": "random weights, for tests"})
+    save_checkpoint(path, random_encoder(config, seed), calibration, {"name": "random weights, for tests"})
     return path
+
+
+def talking_head(path, count=48):
+    """A clip of a portrait that drifts to the right by 2 px a frame: one face in every frame."""
+    portrait = np.asarray(Image.open(Path(__file__).parent / "media" / "fellow_1.jpg").convert("RGB"))
+    size = portrait.shape[1], portrait.shape[0]
+    return media.clip(path, (np.roll(portrait, 2 * number, axis=1) for number in range(count)), size=size, gop=3)

@@ -1,0 +1,242 @@
+"""From a source to an outcome: the order on real media, early exit, every failure a value, nothing left behind."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import media
+import models
+import msgspec
+import numpy as np
+import pytest
+import torch
+from origin import Origin
+
+from scanner import pipeline
+from scanner.contract import Label
+from scanner.errors import BadWeights
+from scanner.pipeline import STAGES, Scanner
+from scanner.settings import Settings
+
+MEDIA = Path(__file__).parent / "media"
+PORTRAIT = MEDIA / "fellow_1.jpg"
+
+
+def settings(folder, **changes):
+    calibration = changes.pop("calibration", models.CALIBRATION)
+    weights = models.random_checkpoint(folder, calibration=calibration)
+    return Settings(weights=str(weights), threads=1, allow_networks=("127.0.0.5/32",), **changes)
+
+
+@pytest.fixture(scope="module")
+def scanner(tmp_path_factory):
+    threads = torch.get_num_threads()
+    with Scanner(settings(tmp_path_factory.mktemp("weights"))) as opened:
+        yield opened
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return models.talking_head(tmp_path_factory.mktemp("clip") / "head.mp4")
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The system's folder for temporary files, of this test alone."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def origin():
+    server = Origin()
+    yield server
+    server.close()
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def test_a_portrait_gets_a_verdict_with_its_evidence(scanner):
+    outcome = scanner.scan_blocking(str(PORTRAIT)).outcome
+    verdict = outcome.verdict
+    (face,) = verdict.faces
+    assert outcome.source == str(PORTRAIT)
+    assert verdict.media.sha256 == hashlib.sha256(PORTRAIT.read_bytes()).hexdigest()
+    assert (verdict.media.kind, verdict.media.format, verdict.media.width) == ("image", "jpeg", 384)
+    assert verdict.model == scanner.detector.info
+    assert face.score == verdict.score
+    assert len(face.attention.grid) == 16 * 16
+    assert set(verdict.timings_s) == set(STAGES)
+    assert verdict.reason
+
+
+def test_the_score_is_that_of_the_aligned_crop(scanner):
+    result = scanner.scan_blocking(str(PORTRAIT), keep_frames=True)
+    (frame,) = result.frames
+    (face,) = pipeline.FaceDetector().detect([frame.pixels])[0]
+    raw = scanner.detector.score(pipeline.align(frame.pixels, face)[0][None]).raw[0]
+    expected = 1 / (1 + np.exp(-scanner.detector.calibration.log_odds(float(raw))))
+    assert result.outcome.verdict.score == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_picture_without_a_face_has_no_score(scanner, tmp_path):
+    path = tmp_path / "flat.png"
+    path.write_bytes(media.picture("png"))
+    verdict = scanner.scan_blocking(str(path)).outcome.verdict
+    assert (verdict.label, verdict.score, verdict.faces) == (Label.NO_FACE, None, ())
+
+
+def test_an_animation_without_a_face_has_no_score(scanner, tmp_path):
+    path = tmp_path / "grey.gif"
+    path.write_bytes(media.animation("gif", 20))
+    verdict = scanner.scan_blocking(str(path)).outcome.verdict
+    assert (verdict.label, verdict.media.kind, len(verdict.frames)) == (Label.NO_FACE, "animation", 16)
+
+
+def test_a_video_that_does_not_settle_early_is_scored_in_all_frames(scanner, clip):
+    verdict = scanner.scan_blocking(str(clip)).outcome.verdict
+    times = [frame.time_s for frame in verdict.frames]
+    assert len(times) == 16
+    assert times == sorted(times)
+    assert [face.frame for face in verdict.faces] == list(range(16))
+    assert {face.track for face in verdict.faces} == {0}
+    assert not [warning for warning in verdict.warnings if "16 frames were scored" in warning]
+    lefts = [face.box[0] for face in verdict.faces]
+    assert np.corrcoef(lefts, times)[0, 1] > 0.9, "faces and frames do not belong together"
+
+
+@pytest.mark.parametrize(
+    ("calibration", "label"),
+    [(models.SURELY_AUTHENTIC, Label.AUTHENTIC), (models.SURELY_MANIPULATED, Label.MANIPULATED)],
+    ids=["authentic", "manipulated"],
+)
+def test_scoring_stops_at_8_frames_that_agree(tmp_path, clip, calibration, label):
+    with Scanner(settings(tmp_path, calibration=calibration)) as scanner:
+        result = scanner.scan_blocking(str(clip), keep_frames=True)
+    verdict = result.outcome.verdict
+    assert verdict.label is label
+    assert len(verdict.frames) == len(result.frames) == 8
+    assert any("8 of 16 frames" in warning for warning in verdict.warnings)
+    assert verdict.frames[-1].time_s > 0.75 * verdict.media.duration_s, "the 8 must be spread over the whole"
+
+
+def test_frames_are_kept_only_when_asked_for(scanner, clip):
+    assert scanner.scan_blocking(str(PORTRAIT)).frames == ()
+    result = scanner.scan_blocking(str(clip), keep_frames=True)
+    kept = [(frame.index, frame.time_s, *frame.pixels.shape[1::-1]) for frame in result.frames]
+    assert kept == [(f.index, f.time_s, f.width, f.height) for f in result.outcome.verdict.frames]
+
+
+def test_progress_names_every_stage_in_order(scanner, clip):
+    told = []
+    scanner.scan_blocking(str(clip), progress=lambda stage, done: told.append((stage, done)))
+    assert list(dict.fromkeys(stage for stage, _ in told)) == list(STAGES)
+    assert all(done is None or 0 <= done <= 1 for _, done in told)
+
+
+def test_scans_at_once_do_not_mix(scanner):
+    paths = [str(MEDIA / f"{name}.jpg") for name in ("fellow_1", "london_1", "fellow_2")]
+
+    async def all_of_them():
+        return await asyncio.gather(*(scanner.scan(path) for path in paths))
+
+    together = [result.outcome.verdict for result in asyncio.run(all_of_them())]
+    alone = [scanner.scan_blocking(path).outcome.verdict for path in paths]
+    assert [verdict.score for verdict in together] == pytest.approx([verdict.score for verdict in alone], abs=1e-5)
+    assert [verdict.media.sha256 for verdict in together] == [verdict.media.sha256 for verdict in alone]
+
+
+# ---------------------------------------------------------------- failures are values
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (None, "gone"),
+        (b"", "empty"),
+        (b"hello", "unsupported_media"),
+        (PORTRAIT.read_bytes()[:300], "broken_media"),
+        (media.webp_bomb(), "too_many_pixels"),
+    ],
+    ids=["missing", "empty", "text", "cut off", "bomb"],
+)
+def test_what_is_wrong_with_a_file_is_an_outcome(scanner, tmp_path, temporary, content, code):
+    path = tmp_path / "file.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    outcome = scanner.scan_blocking(str(path)).outcome
+    assert (outcome.failure.code, outcome.verdict) == (code, None)
+    assert not list(temporary.iterdir())
+
+
+def test_a_url_is_scanned_and_its_download_removed(scanner, origin, temporary):
+    url = origin.answer("/portrait.jpg", PORTRAIT.read_bytes())
+    outcome = scanner.scan_blocking(url).outcome
+    assert outcome.verdict.media.sha256 == hashlib.sha256(PORTRAIT.read_bytes()).hexdigest()
+    assert not list(temporary.iterdir())
+
+
+def test_a_server_that_asks_to_wait_is_quoted(scanner, origin):
+    url = origin.answer("/busy", status="429 Too Many Requests", Retry_After="7")
+    failure = scanner.scan_blocking(url).outcome.failure
+    assert (failure.code, failure.retryable, failure.retry_after_s) == ("rate_limited", True, 7.0)
+
+
+def test_a_bug_is_an_outcome_with_a_trace_in_the_log(scanner, temporary, monkeypatch, caplog):
+    monkeypatch.setattr(pipeline, "judge", lambda *_, **__: 1 // 0)
+    with caplog.at_level(logging.ERROR):
+        failure = scanner.scan_blocking(str(PORTRAIT)).outcome.failure
+    assert failure.code == "internal"
+    assert "ZeroDivisionError" in failure.message
+    assert "Traceback" in caplog.text
+    assert not list(temporary.iterdir())
+    monkeypatch.undo()
+    assert scanner.scan_blocking(str(PORTRAIT)).outcome.verdict, "one bug must not stop the next scan"
+
+
+def test_a_cancelled_scan_leaves_nothing_behind(scanner, origin, temporary):
+    arrived = asyncio.Event()
+
+    async def hang(writer, _headers):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n\xff\xd8")
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    origin.routes["/hang"] = hang
+
+    async def cut_short():
+        def told(_stage, done):
+            if done:  # the first bytes are here
+                arrived.set()
+
+        task = asyncio.create_task(scanner.scan(origin.url("/hang"), progress=told))
+        await arrived.wait()
+        assert list(temporary.iterdir())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cut_short())
+    assert not list(temporary.iterdir())
+
+
+def test_a_name_that_is_no_text_does_not_break_the_answer(scanner, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")
+    Path(path).write_bytes(PORTRAIT.read_bytes())
+    for name in (path, path + ".gone"):
+        outcome = scanner.scan_blocking(name).outcome
+        assert "\\udcff" in msgspec.json.decode(msgspec.json.encode(outcome))["source"]
+
+
+def test_without_weights_there_is_no_scanner_and_no_jail_left(tmp_path):
+    scanner = Scanner(Settings(weights=str(tmp_path / "none"), threads=1))
+    with pytest.raises(BadWeights), scanner:
+        pass
+    assert scanner.jail._server is None
