@@ -25,9 +25,11 @@ class LAEConfig:
     """
 
     size: int = 256  # input height and width, px
-    widths: tuple[int, ...] = (16, 32, 64, 160)  # channels from the stem to f; each step after the first halves the size
-    stem: Literal["conv", "unshuffle"] = "unshuffle"  # unshuffle: 2x2 px -> channels; a full-size conv costs 4x its memory traffic
-    highpass_stem: bool = True  # 3 of 4 stem filters start with zero mean: forgery traces are faint and high in frequency
+    widths: tuple[int, ...] = (32, 64, 128)  # channels from the stem to f; each step after the first halves the size
+    patch: int = 4  # the stem sees patch x patch px as channels; 1 = a full-size stem, at 16x the memory traffic of 4
+    highpass_stem: bool = (
+        True  # 3 of 4 stem filters start with zero mean: forgery traces are faint and high in frequency
+    )
     context: bool = True  # add a projection of the global mean to each stage: "smoother than the rest" needs the rest
     latent: int = 128  # units of z; the first half is T (real), the second F (fake)
     z_act: Literal["relu", "none"] = "relu"  # with mixed signs the |z|-weighted map is not the evidence of the score
@@ -39,7 +41,7 @@ class LAEConfig:
         """The literal reading: full-size stem, mean pooling, |z|-weighted map."""
         return cls(
             widths=(16, 32, 64, 128, 256),
-            stem="conv",
+            patch=1,
             highpass_stem=False,
             context=False,
             pool="mean",
@@ -54,6 +56,7 @@ class Latent(NamedTuple):
     a_real: Tensor  # (B,) a_T
     a_fake: Tensor  # (B,) a_F
     attention_map: Tensor  # (B, h, w)
+    evidence: Tensor  # (B, h, w) what each place would score by itself, before the gate weighs the places
 
     @property
     def score(self) -> Tensor:
@@ -89,10 +92,10 @@ class Encoder(nn.Module):
         # Normalisation lives in the model so that no backend can be fed wrongly scaled pixels (ImageNet statistics).
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
-        stem = ConvBNReLU(3 if config.stem == "conv" else 12, config.widths[0])
+        stem = ConvBNReLU(3 * config.patch**2, config.widths[0])
         if config.highpass_stem:  # batch norm then brings the faint residual to unit variance, at no cost
             with torch.no_grad():
-                colour = stem.conv.weight[config.widths[0] // 4 :].unflatten(1, (3, -1))  # (n, 3, 1 or 4, 3, 3)
+                colour = stem.conv.weight[config.widths[0] // 4 :].unflatten(1, (3, -1))  # (n, 3, patch^2, 3, 3)
                 colour -= colour.mean((2, 3, 4), keepdim=True)
         layers: list[nn.Module] = [stem]
         for c_in, c_out in zip(config.widths, config.widths[1:], strict=False):
@@ -105,25 +108,30 @@ class Encoder(nn.Module):
         nn.init.normal_(self.fc.weight, std=0.05)  # a_T, a_F start near 0.25, below the target 1, none dead
 
     def features(self, x: Tensor) -> Tensor:
-        """x (B, 3, size, size) in 0..1 -> f (B, K, h, w), already weighted by the gate."""
+        """x (B, 3, size, size) in 0..1 -> f (B, K, h, w)."""
         x = (x - self.mean) / self.std
-        if self.config.stem == "unshuffle":
-            x = nnf.pixel_unshuffle(x, 2)
-        f: Tensor = self.stages(x)  # (B, K, h, w)
-        if self.gate is not None:
-            weight = self.gate(f).flatten(1).softmax(1) * f[0, 0].numel()  # (B, h*w), mean 1
-            f = f * weight.view(f.shape[0], 1, *f.shape[2:])
-        return f
+        x = nnf.pixel_unshuffle(x, self.config.patch)  # (B, 3 * patch^2, size / patch, size / patch)
+        return self.stages(x)  # type: ignore[no-any-return]
+
+    def gated(self, f: Tensor) -> Tensor:
+        """f weighted by a softmax over its places, scaled to mean 1; f itself under mean pooling."""
+        if self.gate is None:
+            return f
+        weight = self.gate(f).flatten(1).softmax(1) * (f.shape[2] * f.shape[3])  # (B, h*w)
+        return f * weight.view(f.shape[0], 1, *f.shape[2:])
 
     def forward(self, x: Tensor) -> Latent:
         """x (B, 3, size, size) in 0..1, RGB -> Latent."""
-        f = self.features(x)
+        f_local = self.features(x)
+        f = self.gated(f_local)
         z = self.fc(f.mean((2, 3)))  # (B, latent)
         if self.config.z_act == "relu":
             z = nnf.relu(z)
         half = self.config.latent // 2
         a_real, a_fake = z[:, :half].abs().mean(1), z[:, half:].abs().mean(1)
-        return Latent(z, a_real, a_fake, self._attention_map(z[:, half:], f))
+        units_real, units_fake = self.fc.weight[:half].mean(0), self.fc.weight[half:].mean(0)  # (K,)
+        evidence = torch.einsum("k,bkhw->bhw", units_fake - units_real, f_local)
+        return Latent(z, a_real, a_fake, self._attention_map(z[:, half:], f), evidence)
 
     def _attention_map(self, z_fake: Tensor, f: Tensor) -> Tensor:
         """M = sum over c in F of weight_c * M_c, M_c = sum_k W[c, k] f_k, without gradients of gradients (paper §3.3).

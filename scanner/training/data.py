@@ -4,6 +4,7 @@ Both members of a pair come from the same photograph and pass through the same k
 compression tell nothing.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -51,11 +52,13 @@ def _warp(picture: Pixels | Mask, matrix: np.ndarray, *, flip: bool) -> np.ndarr
     return out[:, ::-1] if flip else out
 
 
-def pair(portrait: Portrait, donor: Portrait, family: str, rng: Generator) -> tuple[Sample, Sample]:
+def pair(
+    portrait: Portrait, donor: Portrait, family: str, rng: Generator, *, strength: float = 1.0
+) -> tuple[Sample, Sample]:
     """A real and a forged sample of one photograph; half of the time with the very same web life."""
     forgery = forge(portrait, donor, family, rng)
-    life = degrade.draw(rng)
-    other_life = life if rng.random() < 0.5 else degrade.draw(rng)
+    life = degrade.draw(rng, strength=strength)
+    other_life = life if rng.random() < 0.5 else degrade.draw(rng, strength=strength)
     crop, _ = view(life(portrait.canvas), forgery.mask, rng)
     fake_crop, fake_mask = view(other_life(forgery.picture), forgery.mask, rng)
     return (
@@ -78,9 +81,20 @@ class Pairs(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     Sources are drawn by the square root of their size, so that the largest does not decide what a face looks like.
     """
 
-    def __init__(self, portraits: Sequence[Portrait], families: Sequence[str], *, pairs: int, seed: int) -> None:
+    def __init__(
+        self,
+        portraits: Sequence[Portrait],
+        families: Sequence[str],
+        *,
+        pairs: int,
+        seed: int,
+        begin: int = 0,
+        easy_steps: int = 0,
+    ) -> None:
+        """`begin` is the step to go on from; degradation grows from none to full over `easy_steps`."""
         super().__init__()
         self.portraits, self.families, self.pairs, self.seed = portraits, tuple(families), pairs, seed
+        self.begin, self.easy_steps = begin, easy_steps
         sources = np.array([p.source for p in portraits])
         _, inverse, count = np.unique(sources, return_inverse=True, return_counts=True)
         weight = 1 / np.sqrt(count[inverse])
@@ -89,12 +103,15 @@ class Pairs(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         cv2.setNumThreads(0)
         worker = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
-        while True:
+        rank, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        rng = np.random.default_rng([self.seed, self.begin, rank])
+        for step in itertools.count(self.begin + rank, workers):
+            strength = min(1.0, step / self.easy_steps) if self.easy_steps else 1.0
             reals, fakes = [], []
             for index in rng.choice(len(self.portraits), self.pairs, p=self.weight):
                 donor = self.portraits[int(rng.integers(len(self.portraits)))]
-                real, fake = pair(self.portraits[index], donor, str(rng.choice(self.families)), rng)
+                family = str(rng.choice(self.families))
+                real, fake = pair(self.portraits[index], donor, family, rng, strength=strength)
                 reals.append(real)
                 fakes.append(fake)
             yield collate(reals + fakes)

@@ -39,14 +39,18 @@ def rescale(picture: Pixels, factor: float, interpolation: int) -> Pixels:
 
 def noise(picture: Pixels, sigma: float, rng: Generator) -> Pixels:
     """Gaussian noise, sigma in grey levels."""
-    return np.clip(picture + rng.normal(0, sigma, picture.shape), 0, 255).astype(np.uint8)
+    grain = rng.standard_normal(picture.shape, np.float32) * np.float32(sigma)
+    return np.clip(picture + grain, 0, 255).astype(np.uint8)
 
 
-def draw(rng: Generator) -> Treatment:
+def draw(rng: Generator, *, strength: float = 1.0) -> Treatment:
     """One random life on the web: maybe blur or noise, maybe a resize, then zero to two lossy encodings.
 
-    A treatment can be applied to both members of a pair.
+    A treatment can be applied to both members of a pair. With `strength` below 1 that share of lives is lived at all:
+    training begins with traces that can be seen.
     """
+    if rng.random() > strength:
+        return lambda picture: picture
     seed = int(rng.integers(2**32))
     steps: list[Treatment] = []
     if rng.random() < 0.15:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from scanner.training import degrade, masks
-from scanner.training.masks import Mask
+from scanner.training.masks import Mask, T
 from scanner.training.portraits import Pixels, Points, Portrait
 
 
@@ -138,22 +139,27 @@ FAMILIES: dict[str, Family] = {
 }
 
 VISIBLE = 3.0
-"""A forgery must change its region by this many grey levels on average (or it is not one), times the mask's area share."""
+"""A forgery must change its region by this many grey levels on average, or it is not one."""
 
 
 def forge(portrait: Portrait, donor: Portrait, family: str, rng: Generator) -> Forgery:
     """One forgery of a family; draws again (at most 8 times) while nothing visible changed."""
     for _ in range(8):
         picture, mask = FAMILIES[family](portrait, donor, rng)
-        change = np.abs(picture.astype(np.int16) - portrait.canvas).mean(2)
-        if float((change * mask).sum()) > VISIBLE * float(mask.sum()) and mask.mean() > 0.003:
+        change, area = (_small(p) for p in (cv2.absdiff(picture, portrait.canvas), mask.astype(np.float32)))
+        if float((change.mean(2) * area).sum()) > VISIBLE * float(area.sum()) and area.mean() > 0.003:
             break
     return Forgery(picture, mask.astype(np.float32), family)
 
 
+def _small(picture: NDArray[T]) -> NDArray[T]:
+    """A quarter of the size: enough to tell whether something changed, at a tenth of the cost."""
+    return np.asarray(cv2.resize(picture, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA), picture.dtype)
+
+
 def _blend(inside: Pixels, outside: Pixels, mask: Mask) -> Pixels:
-    alpha = mask[..., None]
-    return np.clip(inside * alpha + outside * (1 - alpha) + 0.5, 0, 255).astype(np.uint8)
+    alpha = mask.astype(np.float32)
+    return np.asarray(cv2.blendLinear(inside, outside, alpha, 1 - alpha), np.uint8)
 
 
 def _poisson(inside: Pixels, outside: Pixels, mask: Mask) -> Pixels:
@@ -196,7 +202,9 @@ def _shifted(picture: Pixels, rng: Generator) -> Pixels:
 
 def _tinted(picture: Pixels, rng: Generator, strength: float) -> Pixels:
     gain = 1 + rng.normal(0, strength / 200, 3)
-    return np.clip(picture * gain + rng.normal(0, strength / 2) + rng.normal(0, strength / 2, 3), 0, 255).astype(np.uint8)
+    shift = rng.normal(0, strength / 2) + rng.normal(0, strength / 2, 3)
+    curves = np.arange(256)[:, None, None] * gain + shift  # (256, 1, 3): one curve a channel
+    return np.asarray(cv2.LUT(picture, np.clip(curves, 0, 255).astype(np.uint8)), np.uint8)
 
 
 def _sharpened(picture: Pixels, amount: float, sigma: float) -> Pixels:

@@ -3,6 +3,7 @@
 A forgery is only as honest as its mask, so every family draws its mask here and reports the one it blended with.
 """
 
+from functools import cache
 from typing import TypeVar
 
 import cv2
@@ -51,12 +52,15 @@ def displacement(rng: Generator, size: int, strength: float, *, grain: int = 6) 
 
 def moved(picture: NDArray[T], field: NDArray[np.float32]) -> NDArray[T]:
     """The picture resampled at x + field(x)."""
-    size = picture.shape[0]
-    grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).astype(np.float32) + field
-    return np.asarray(
-        cv2.remap(picture, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101),
-        picture.dtype,
-    )
+    there = _grid(picture.shape[0]) + field
+    flags = cv2.INTER_LINEAR
+    return np.asarray(cv2.remap(picture, there, None, flags, borderMode=cv2.BORDER_REFLECT_101), picture.dtype)
+
+
+@cache
+def _grid(size: int) -> NDArray[np.float32]:
+    """Where each pixel is: (size, size, 2) as x, y."""
+    return np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).astype(np.float32)
 
 
 def bend(mask: Mask, rng: Generator, *, strength: float) -> Mask:

@@ -36,13 +36,16 @@ class TrainConfig:
     lr: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 1e-2
-    latent_weight: float = 1.0
+    latent_weight: float = 0.2
     decision_weight: float = 1.0
-    attention_weight: float = 0.5
+    local_weight: float = 1.0
+    attention_weight: float = 0.3
+    attention_from: int = 2000  # steps; before a map finds anything, L_att only puts F to sleep
     attention_norm: str = "density"
     pixel_weight: float = 0.1  # the decoder's gradient is about looks, ours is about traces
-    decoded_share: int = 4  # every 4th sample is decoded: the decoder costs as much as the encoder
+    decoded_share: int = 8  # every 8th sample is decoded: the decoder costs as much as the encoder
     ema: float = 0.998  # averaged weights are the ones we keep
+    easy_steps: int = 2000  # degradation grows from none to full over these
     seed: int = 0
     report_steps: int = 100
     val_steps: int = 500
@@ -111,7 +114,9 @@ class Run:
             parts = {
                 "latent": config.latent_weight * losses.latent_loss(latent, real),
                 "decision": config.decision_weight * losses.decision_loss(latent, real),
+                "local": config.local_weight * losses.local_loss(latent, mask),
                 "attention": config.attention_weight
+                * float(self.step >= config.attention_from)
                 * losses.attention_loss(latent.attention_map, mask, norm=config.attention_norm),
                 "pixel": config.pixel_weight * losses.pixel_loss(self.model.decoder(latent.z[some]), x[some]),
             }
@@ -160,7 +165,14 @@ def train(portraits: Sequence[Portrait], config: TrainConfig, folder: Path) -> E
     trained = [p for p in portraits if split_of(p.identity) == "train"]
     checked = [p for p in portraits if split_of(p.identity) == "val"]
     val = fixed(checked, config.families, per_family=config.val_per_family, seed=1)
-    stream = Pairs(trained, config.families, pairs=config.pairs, seed=config.seed * 1_000_003 + run.step)
+    stream = Pairs(
+        trained,
+        config.families,
+        pairs=config.pairs,
+        seed=config.seed,
+        begin=run.step,
+        easy_steps=config.easy_steps,
+    )
     loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=config.workers)
     begun, recent = time.monotonic(), list[dict[str, float]]()
     for batch in loader:
