@@ -41,7 +41,6 @@ TASKS: Mapping[str, str] = {"image": "scanner.picture:decode", "video": "scanner
 _SERVER_MODULE = "scanner.jailer"
 _PROBE = "probe"
 _START_TIMEOUT_S = 30.0  # imports 0.4 s warm; a cold disk is slower
-_GRACE_S = 2.0  # between killing a child and hearing that it is gone
 _ANSWER_BYTES = 4_000_000
 _SELF_TEST_MEMORY_BYTES = 1_000_000_000
 _KEPT_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "PYTHONSAFEPATH": "1"}
@@ -273,29 +272,22 @@ def _memory_file(stack: contextlib.ExitStack, name: str) -> int:
 
 
 def _wait(status: socket.socket, timeout_s: float, on_deaf_server: Callable[[], None]) -> Ended | None:
-    """Wait for the job's end and kill it at the deadline; None = killed by us or its server died."""
+    """Wait for the job's end and kill its child at the deadline; None = out of time."""
     deadline = time.monotonic() + timeout_s
     child: int | None = None
-    killed = False
     poll = select.poll()
     poll.register(status, select.POLLIN)
     try:
-        while True:
-            left_s = max(0.0, deadline - time.monotonic())
-            if not poll.poll(left_s * 1000):
-                if killed or child is None:
-                    on_deaf_server()
-                    return None
-                signal.pidfd_send_signal(child, signal.SIGKILL)
-                killed, deadline = True, time.monotonic() + _GRACE_S
-                continue
+        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             data, descriptors, _, _ = socket.recv_fds(status, MESSAGE_BYTES, 1)
-            if descriptors:
-                child = descriptors[0]
-            elif data and not killed:
+            if not data:
+                return Ended(signal=signal.SIGHUP)  # the server is gone
+            if not descriptors:
                 return msgspec.msgpack.decode(data, type=Ended)
-            else:
-                return None if killed else Ended(signal=signal.SIGHUP)
+            child = descriptors[0]
+        if child is None:
+            on_deaf_server()
+        return None
     finally:
         if child is not None:
             with contextlib.suppress(ProcessLookupError):  # gone already, as it should be

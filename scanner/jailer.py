@@ -130,6 +130,7 @@ class Server:
         self._children: dict[int, Child] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
+        self._handle = os.pidfd_open(os.getpid())
         walls, self._own_pid_space = isolation.enter_walls()
         control.send(msgspec.msgpack.encode(Ready(walls)))
 
@@ -163,7 +164,7 @@ class Server:
         try:
             pid = os.fork()
             if pid == 0:
-                _live(self._tasks[request.task], request, files)
+                _live(self._tasks[request.task], request, [*files, self._handle])
         finally:
             isolation.next_child_beside(self._own_pid_space)
         handle = os.pidfd_open(pid)
@@ -201,8 +202,8 @@ def _live(task: Task, request: Request, files: list[int]) -> NoReturn:
     """The whole life of a child: lock itself down, run the task, leave the answer, exit."""
     status = 1
     try:
-        source, payload, answer = _keep_only(files)
-        _leave(lambda: _locked_down(task, source, payload, request), answer)
+        source, payload, answer, server = _keep_only(files)
+        _leave(lambda: _locked_down(task, source, payload, request, server), answer)
         status = 0
     except MemoryError:
         status = EXIT_MEMORY
@@ -210,9 +211,18 @@ def _live(task: Task, request: Request, files: list[int]) -> NoReturn:
         os._exit(status)  # neither atexit handlers nor a flush of the server's buffers
 
 
-def _locked_down(task: Task, source: BinaryIO, payload: BinaryIO, request: Request) -> dict[str, Any]:
+def _locked_down(task: Task, source: BinaryIO, payload: BinaryIO, request: Request, server: int) -> dict[str, Any]:
     isolation.lock_down(request.limits)
+    if _is_dead(server):  # it died between the fork and our asking to be killed when it dies
+        os._exit(1)
+    os.close(server)
     return task(source, payload, request.options)
+
+
+def _is_dead(handle: int) -> bool:
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _leave(work: Callable[[], dict[str, Any]], answer: BinaryIO) -> None:
@@ -228,15 +238,15 @@ def _leave(work: Callable[[], dict[str, Any]], answer: BinaryIO) -> None:
         answer.write(msgspec.msgpack.encode(found))
 
 
-def _keep_only(files: list[int]) -> tuple[BinaryIO, BinaryIO, BinaryIO]:
-    """Keep the job's three descriptors as 3, 4 and 5 and close all others but the null device at 0, 1 and 2."""
+def _keep_only(files: list[int]) -> tuple[BinaryIO, BinaryIO, BinaryIO, int]:
+    """Keep the job's three descriptors as 3, 4 and 5, the server's pidfd as 6, and the null device at 0, 1 and 2."""
     os.dup2(0, 2)
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 6) for descriptor in files]
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 7) for descriptor in files]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, 3 + place)
-    os.closerange(6, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(7, os.sysconf("SC_OPEN_MAX"))
     source, payload, answer = (io.FileIO(3 + place, mode) for place, mode in enumerate(("rb", "wb", "wb")))
-    return cast("BinaryIO", source), cast("BinaryIO", payload), cast("BinaryIO", answer)
+    return cast("BinaryIO", source), cast("BinaryIO", payload), cast("BinaryIO", answer), 6
 
 
 def main(arguments: list[str]) -> None:
