@@ -13,9 +13,15 @@ from collections.abc import Awaitable, Callable
 
 import av
 import numpy as np
+import pytest
 from PIL import Image
 
+from scanner import errors
+from scanner.fetch import fetch
+from scanner.settings import Settings
+
 ORIGIN_HOST = "127.0.0.5"
+ALLOWED = (f"{ORIGIN_HOST}/32",)
 FAKE_NAMES = {
     "rebind.test": [[ORIGIN_HOST], ["127.0.0.1"]],  # one answer per call, the last one repeats
     "mixed.test": [[ORIGIN_HOST, "127.0.0.1"]],
@@ -213,3 +219,17 @@ def video(container="mp4", frames=5):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), index * 40 % 256, np.uint8))))
         file.mux(stream.encode())
     return buffer.getvalue()
+
+
+def take(source, folder, **settings):
+    return asyncio.run(fetch(source, folder=folder, settings=Settings(**{"allow_networks": ALLOWED, **settings})))
+
+
+def fails(error, source, folder, **settings):
+    """The error, after checking that it has that very class, has words, and left nothing behind."""
+    with pytest.raises(errors.ScanError) as caught:
+        take(source, folder, **settings)
+    assert type(caught.value) is error, caught.value
+    assert len(str(caught.value)) > 20
+    assert list(folder.iterdir()) == []
+    return caught.value
