@@ -1,4 +1,4 @@
-"""Limits while the bytes stream in: too many, packed, lying about their number, too slow; all over a real connection."""
+"""Limits while the bytes stream in: too many, packed, lying about their number, too slow; over a real connection."""
 
 import asyncio
 import gzip
