@@ -33,20 +33,20 @@ def setting_docs() -> dict[str, str]:
     }
 
 
+def as_variable(value: object) -> str:
+    """A setting's value as one would write it in the environment."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def settings_table() -> str:
     """One row per environment variable."""
     defaults = settings.Settings()
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, doc in setting_docs().items():
-        value = getattr(defaults, name)
-        shown = (
-            ",".join(map(str, value))
-            if isinstance(value, tuple)
-            else f"{value:_}"
-            if type(value) is int
-            else str(value)
-        )
-        rows.append(f"| `{settings.PREFIX}{name.upper()}` | {shown and f'`{shown}`'} | {doc} |")
+        shown = as_variable(getattr(defaults, name))
+        rows.append(f"| `{settings.PREFIX}{name.upper()}` | {f'`{shown}`' if shown else ''} | {doc} |")
     return "\n".join(rows)
 
 

@@ -25,6 +25,7 @@ TEXTS = [
 ]
 
 FILE_LINES = 400
+TEST_FILE_LINES = 600  # a list, not a story
 FUNCTION_LINES = 60
 MAY_SWALLOW = {"scanner/pipeline.py"}  # the pipeline's edge: a bug becomes an Outcome with code `internal`
 HOMES = {  # a heavy library is named in one file, so that replacing it is one change
@@ -56,7 +57,8 @@ def third_party(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", PYTHON, ids=name_of)
 def test_sizes_stay_readable(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LINES
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= (FILE_LINES if path in SCANNER else TEST_FILE_LINES)
     functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = {f.name: size for f in functions if (size := (f.end_lineno or 0) - f.lineno + 1) > FUNCTION_LINES}
     assert long == {}

@@ -1,9 +1,8 @@
-import dataclasses
 import re
 
 import msgspec
 import pytest
-from readme import setting_docs
+from readme import as_variable, setting_docs
 
 from scanner.settings import Settings, SettingsError
 
@@ -97,4 +96,8 @@ def test_limits_carry_their_unit() -> None:
 
 def test_defaults_pass_their_own_validation() -> None:
     assert msgspec.convert(msgspec.structs.asdict(Settings()), Settings) == Settings()
-    assert not dataclasses.is_dataclass(Settings)
+
+
+@pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Settings)])
+def test_a_default_may_be_given_as_the_readme_shows_it(name: str) -> None:
+    assert from_env(**{name.upper(): as_variable(getattr(Settings(), name))}) == Settings()
