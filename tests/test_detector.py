@@ -54,9 +54,10 @@ def test_scores_are_those_of_the_eager_fp32_network(tmp_path, config, backend):
     made = load_checkpoint(models.random_checkpoint(tmp_path, config=config))
     pixels = np.concatenate([golden_crops(), crops(2)])
     scores, expected = Detector(made, backend).score(pixels), eager(made.encoder, pixels)
-    limit = 1e-4 if backend.precision == "fp32" else 1e-2
-    assert np.abs(scores.raw - expected.score.numpy()).max() < limit
-    assert np.abs(scores.attention - expected.attention_map.numpy()).max() < 10 * limit
+    assert np.ptp(scores.raw) > 0.1, "scores that are all alike would prove nothing"
+    assert np.abs(scores.raw - expected.score.numpy()).max() < (1e-4 if backend.precision == "fp32" else 1e-2)
+    limit = (1e-4 if backend.precision == "fp32" else 3e-2) * expected.attention_map.max().item()
+    assert np.abs(scores.attention - expected.attention_map.numpy()).max() < limit
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: f"{backend.device} {backend.precision}")
@@ -66,7 +67,7 @@ def test_mean_of_each_map_is_the_fake_activation(tiny, backend):
     x = space_to_depth(torch.from_numpy(crops(3)), made.encoder.config.patch).permute(0, 3, 1, 2)
     with torch.no_grad():
         a_fake = detector._encoder(x.to(backend.device)).a_fake.cpu().numpy()
-    np.testing.assert_allclose(detector.score(crops(3)).attention.mean((1, 2)), a_fake, atol=1e-5)
+    np.testing.assert_allclose(detector.score(crops(3)).attention.mean((1, 2)), a_fake, rtol=1e-5)
 
 
 def test_batching_does_not_change_a_score(tiny):
@@ -143,11 +144,14 @@ def test_threads_follow_the_settings():
 # ---------------------------------------------------------------- the checkpoint
 
 
-def test_checkpoint_comes_back_as_it_was_saved(tiny):
-    loaded = load_checkpoint(tiny)
+def test_checkpoint_comes_back_as_it_was_saved(tmp_path):
+    encoder = models.random_encoder()
+    save_checkpoint(tmp_path / "a.safetensors", encoder, models.CALIBRATION, {"name": "a"})
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
     assert loaded.calibration == models.CALIBRATION
-    assert loaded.card["name"] == "random weights, for tests"
-    assert torch.equal(eager(loaded.encoder, crops(1)).z, eager(models.random_encoder(), crops(1)).z)
+    assert loaded.card["name"] == "a"
+    assert loaded.is_listed
+    assert torch.equal(eager(loaded.encoder, crops(1)).z, eager(encoder, crops(1)).z)
     assert not loaded.encoder.training
 
 
@@ -203,7 +207,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path, content):
 def test_the_shipped_checkpoint_must_be_listed(tmp_path, monkeypatch):
     path = models.random_checkpoint(tmp_path)
     (tmp_path / "SHA256SUMS").unlink()
-    assert load_checkpoint(path)  # anybody's own
+    assert not load_checkpoint(path).is_listed  # anybody's own
     monkeypatch.setattr(checkpoint, "SHIPPED", path)
     with pytest.raises(BadWeights, match="digest"):
         load_checkpoint(path)
