@@ -1,8 +1,8 @@
 """Raw validation scores in, `Calibration` out: a logistic fit and the two thresholds.
 
 The upper threshold is chosen by what a wrong "manipulated" costs: at most `FALSE_ALARMS` of re-encoded real validation
-pictures may reach it.  The lower one is chosen by what a wrong "authentic" costs: at most `MISSES` of validation forgeries
-may fall to it.  Between them the verdict is `inconclusive`.
+pictures may reach it.  The lower one is chosen by what a wrong "authentic" costs: at most `MISSES` of validation
+forgeries may fall to it.  Between them the verdict is `inconclusive`.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def logistic(real: ArrayLike, fake: ArrayLike, *, steps: int = 50) -> tuple[floa
 
 
 def calibrate(real: ArrayLike, fake: ArrayLike, real_reencoded: ArrayLike) -> Calibration:
-    """Fit on validation scores; `real_reencoded` are untouched photographs after a life on the web, which set the alarm."""
+    """Fit on validation scores; `real_reencoded` (photographs after a life on the web) set the upper threshold."""
     slope, intercept = logistic(real, fake)
     r, f = (_sigmoid(slope * np.asarray(s, np.float64) + intercept) for s in (real_reencoded, fake))
     manipulated = float(np.clip(metrics.threshold_at(r, FALSE_ALARMS), 0.5, 0.999))

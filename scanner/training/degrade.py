@@ -27,7 +27,9 @@ def webp(picture: Pixels, quality: int) -> Pixels:
 
 def _through(suffix: str, options: list[int], picture: Pixels) -> Pixels:
     _, data = cv2.imencode(suffix, picture[:, :, ::-1], options)
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1], np.uint8)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # noqa: S101 - narrows the type: we have just encoded it
+    return np.asarray(decoded[:, :, ::-1], np.uint8)
 
 
 def rescale(picture: Pixels, factor: float, interpolation: int) -> Pixels:

@@ -1,6 +1,7 @@
 """A training run in, honest numbers and the checkpoint to ship out.
 
-    python -m scanner.training.evaluate --run runs/face --portraits runs/portraits.npz --photos PATH --unseen swap --out FILE
+    python -m scanner.training.evaluate --run runs/face --portraits runs/portraits.npz \
+        --photos PATH --unseen swap --out FILE
 
 Calibration and thresholds come from validation identities and seen families only.
 Test identities and unseen families are measured once the thresholds stand, and decide nothing.
@@ -58,7 +59,7 @@ def score_group(encoder: Encoder, samples: Sequence[Sample]) -> Scored:
     """Score one family of samples."""
     raw, maps = score(encoder, samples)
     pairs = [
-        (m, cv2.resize(s.mask, m.shape[::-1], interpolation=cv2.INTER_AREA))
+        (m, np.asarray(cv2.resize(s.mask, m.shape[::-1], interpolation=cv2.INTER_AREA), np.float32))
         for m, s in zip(maps, samples, strict=True)
         if s.mask.any()
     ]
@@ -165,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--portraits", type=Path, required=True)
-    parser.add_argument("--photos", type=Path, required=True, help="the folder that holds fellows/, london_neutral/, ...")
+    parser.add_argument("--photos", type=Path, required=True, help="the folder that holds fellows/, canada/, ...")
     parser.add_argument("--unseen", default="", help="comma-separated families that the run never saw")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, .safetensors")
     given = parser.parse_args()

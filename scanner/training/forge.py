@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from scanner.training import degrade, masks
 from scanner.training.masks import Mask, T
-from scanner.training.portraits import Pixels, Points, Portrait
+from scanner.training.portraits import Pixels, Points, Portrait, region
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def attribute(portrait: Portrait, _donor: Portrait, rng: Generator) -> tuple[Pix
 def warp(portrait: Portrait, _donor: Portrait, rng: Generator) -> tuple[Pixels, Mask]:
     """Parts of the face pushed by smooth bumps; half of the time a little softened, as rendered pixels are."""
     size = portrait.canvas.shape[0]
-    name = str(rng.choice(["mouth", "eyes", "nose", "lower", "left_eye", "right_eye"], p=[0.35, 0.2, 0.1, 0.15, 0.1, 0.1]))
-    hard = masks.jittered(masks.region(portrait.shape, name), rng, size)
+    parts = ["mouth", "eyes", "nose", "lower", "left_eye", "right_eye"]
+    name = str(rng.choice(parts, p=[0.35, 0.2, 0.1, 0.15, 0.1, 0.1]))
+    hard = masks.jittered(region(portrait.shape, name), rng, size)
     reach = np.asarray(cv2.GaussianBlur(hard, (0, 0), size * rng.uniform(0.015, 0.04)), np.float32)
     push = rng.normal(0, 0.02 * size, 2) + masks.displacement(rng, size, 0.012, grain=8)
     field = (push * reach[..., None]).astype(np.float32)
@@ -119,7 +120,7 @@ def swap(portrait: Portrait, donor: Portrait, rng: Generator) -> tuple[Pixels, M
     """The donor's face, warped onto this one's landmarks, colour-matched and blended."""
     size = portrait.canvas.shape[0]
     source = _onto(donor, portrait.shape)
-    mask = masks.jittered(masks.region(portrait.shape, "inner"), rng, size)
+    mask = masks.jittered(region(portrait.shape, "inner"), rng, size)
     if rng.random() < 0.8:
         source = _colour_matched(source, portrait.canvas, mask)
     if rng.random() < 0.35:
@@ -146,7 +147,8 @@ def forge(portrait: Portrait, donor: Portrait, family: str, rng: Generator) -> F
     """One forgery of a family; draws again (at most 8 times) while nothing visible changed."""
     for _ in range(8):
         picture, mask = FAMILIES[family](portrait, donor, rng)
-        change, area = (_small(p) for p in (cv2.absdiff(picture, portrait.canvas), mask.astype(np.float32)))
+        change = _small(np.asarray(cv2.absdiff(picture, portrait.canvas), np.uint8))
+        area = _small(mask.astype(np.float32))
         if float((change.mean(2) * area).sum()) > VISIBLE * float(area.sum()) and area.mean() > 0.003:
             break
     return Forgery(picture, mask.astype(np.float32), family)
@@ -224,9 +226,9 @@ def _recoloured(picture: Pixels, rng: Generator) -> Pixels:
 def _onto(donor: Portrait, shape: Points) -> Pixels:
     """The donor's canvas moved by the best affine fit of its landmarks to `shape`."""
     matrix, _ = cv2.estimateAffine2D(donor.shape, shape, method=cv2.LMEDS)
-    size = donor.canvas.shape[0]
-    flags = cv2.INTER_CUBIC
-    return np.asarray(cv2.warpAffine(donor.canvas, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101))
+    size, border = donor.canvas.shape[0], cv2.BORDER_REFLECT_101
+    moved = cv2.warpAffine(donor.canvas, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=border)
+    return np.asarray(moved, np.uint8)
 
 
 def _colour_matched(source: Pixels, target: Pixels, mask: Mask) -> Pixels:

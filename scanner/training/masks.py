@@ -53,8 +53,9 @@ def displacement(rng: Generator, size: int, strength: float, *, grain: int = 6) 
 def moved(picture: NDArray[T], field: NDArray[np.float32]) -> NDArray[T]:
     """The picture resampled at x + field(x)."""
     there = _grid(picture.shape[0]) + field
-    flags = cv2.INTER_LINEAR
-    return np.asarray(cv2.remap(picture, there, None, flags, borderMode=cv2.BORDER_REFLECT_101), picture.dtype)
+    border = cv2.BORDER_REFLECT_101
+    out = cv2.remap(picture, there, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload] # stubs: no None
+    return np.asarray(out, picture.dtype)
 
 
 @cache

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ MARGIN_PX = (CANVAS_PX - CROP_PX) // 2
 Split = Literal["train", "val", "test"]
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float32]
+F = TypeVar("F", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def region(shape: Points, name: str) -> Points:
 def mean_shape() -> Points:
     """The mean face (189, 2) in crop coordinates 0..1.
 
-    Source: hand-placed landmarks of the Face Research Lab London Set (DeBruine & Jones 2017, CC BY 4.0), averaged by us.
+    Source: hand-placed landmarks of the Face Research Lab London Set (DeBruine & Jones 2017, CC BY 4.0), which we
+    averaged.
     """
     text = resources.files("scanner.training").joinpath("mean_shape.json").read_text()
     return np.array(json.loads(text), np.float32)
@@ -107,14 +109,14 @@ def cut(frame: Pixels, face: Face, *, identity: str, source: str, landmarks: Poi
 FIVE = ((0,), (1,), (54, 55, 60), (87,), (93,))  # pupils, nose tip, mouth corners, among the 189
 
 
-def five_of(shape: Points) -> Points:
+def five_of(shape: NDArray[F]) -> NDArray[F]:
     """The five alignment points (5, 2) of a full shape."""
     return np.stack([shape[list(index)].mean(0) for index in FIVE])
 
 
 def _shape_from_five(face: Face, crop_to_frame: NDArray[np.float64]) -> Points:
     """The mean shape, bent affinely onto the five detected points, in frame px."""
-    mean = mean_shape() @ crop_to_frame[:, :2].T + crop_to_frame[:, 2]
+    mean = np.asarray(mean_shape() @ crop_to_frame[:, :2].T + crop_to_frame[:, 2], np.float64)
     five = np.hstack([five_of(mean), np.ones((5, 1))])
     bend, *_ = np.linalg.lstsq(five, face.landmarks - five[:, :2], rcond=None)  # (3, 2)
     # Half of the correction: five points are too few to trust with the outline of the head.
