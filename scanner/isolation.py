@@ -12,6 +12,7 @@ import errno
 import os
 import platform
 import resource
+import select
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from scanner.seccomp import filter_program
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-_SPACES = _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWNET
+_SPACES = _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWNET | _CLONE_NEWPID
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 1, 2, 4, 8, 32
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _MNT_DETACH = 2
@@ -77,14 +78,11 @@ def enter_walls() -> tuple[Walls, int | None]:
     Out: the walls that stand, and a descriptor of our own process namespace (None: children get none of their own).
     Irreversible; call it once, single-threaded, after everything that will ever be imported is imported.
     """
-    own_pid_space = (
-        os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if Path("/proc/self/ns/pid").exists() else None
-    )
     with_user = _unshare()
+    if with_user is not None:
+        _become_first()
+    own_pid_space = _own_pid_space()
     empty_root = with_user is not None and _empty_root()
-    if own_pid_space is not None and not _can_nest(own_pid_space):
-        os.close(own_pid_space)
-        own_pid_space = None
     walls = Walls(
         user_namespace=bool(with_user),
         network_namespace=with_user is not None,
@@ -96,7 +94,7 @@ def enter_walls() -> tuple[Walls, int | None]:
 
 
 def _unshare() -> bool | None:
-    """New network, mount, IPC and host-name spaces; True = by a user namespace, False = as root, None = forbidden."""
+    """New network, mount, process and IPC spaces; True = by a user namespace, False = as root, None = forbidden."""
     uid, gid = os.geteuid(), os.getegid()
     for user in (0, _CLONE_NEWUSER) if uid == 0 else (_CLONE_NEWUSER,):
         try:
@@ -131,13 +129,44 @@ def _empty_root() -> bool:
     return True
 
 
-def _can_nest(own_pid_space: int) -> bool:
+def _become_first() -> None:
+    """Go on as the first process of the new process namespace; the old process only waits, and takes us along.
+
+    Only in a process namespace of its own may an unprivileged server make further ones for its children.
+    """
+    outer = os.pidfd_open(os.getpid())
+    pid = os.fork()
+    if pid != 0:
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.waitpid(pid, 0)
+        os._exit(0)
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    if is_dead(outer):
+        os._exit(1)
+    os.close(outer)
+
+
+def is_dead(handle: int) -> bool:
+    """Whether the process behind a pidfd is gone: asked after PR_SET_PDEATHSIG, which tells of later deaths only."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _own_pid_space() -> int | None:
+    """A descriptor of our process namespace; None when children cannot get one of their own."""
     try:
-        next_child_alone(own_pid_space)
-        next_child_beside(own_pid_space)
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
-    return True
+        return None
+    try:
+        next_child_beside(own)  # first: what cannot be undone must not be done
+        next_child_alone(own)
+        next_child_beside(own)
+    except OSError:
+        os.close(own)
+        return None
+    return own
 
 
 def next_child_alone(own_pid_space: int | None) -> None:

@@ -93,7 +93,12 @@ class _ForkServer:
     process: subprocess.Popen[bytes]
     control: socket.socket
     walls: Walls
-    owner_pid: int  # a forked copy of us must not talk on our socket
+    owner_pid: int
+
+    @property
+    def is_ours(self) -> bool:
+        """Alive, and not our parent's: a forked copy of us must not talk on our parent's socket."""
+        return self.owner_pid == os.getpid() and self.process.poll() is None
 
 
 class Jail:
@@ -179,7 +184,10 @@ class Jail:
         """Hand a job to the server, to a new one if it died."""
         with self._lock:
             for last_try in (False, True):
-                if self._server is None or self._server.owner_pid != os.getpid():
+                if self._server is not None and not self._server.is_ours:
+                    _stop(self._server)
+                    self._server = None
+                if self._server is None:
                     self._server = _start(self._tasks)
                 try:
                     socket.send_fds(self._server.control, [request], descriptors)

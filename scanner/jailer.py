@@ -130,8 +130,8 @@ class Server:
         self._children: dict[int, Child] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
-        self._handle = os.pidfd_open(os.getpid())
         walls, self._own_pid_space = isolation.enter_walls()
+        self._handle = os.pidfd_open(os.getpid())
         control.send(msgspec.msgpack.encode(Ready(walls)))
 
     def serve(self) -> None:
@@ -213,16 +213,10 @@ def _live(task: Task, request: Request, files: list[int]) -> NoReturn:
 
 def _locked_down(task: Task, source: BinaryIO, payload: BinaryIO, request: Request, server: int) -> dict[str, Any]:
     isolation.lock_down(request.limits)
-    if _is_dead(server):  # it died between the fork and our asking to be killed when it dies
+    if isolation.is_dead(server):  # it died between the fork and our asking to be killed when it dies
         os._exit(1)
     os.close(server)
     return task(source, payload, request.options)
-
-
-def _is_dead(handle: int) -> bool:
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _leave(work: Callable[[], dict[str, Any]], answer: BinaryIO) -> None:

@@ -225,7 +225,8 @@ def test_nothing_is_left_of_hostile_files(prison, read, tmp_path):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert [path.name for path in tmp_path.iterdir()] == ["medium.mp4"]
     assert prison._server.process.pid == server
-    assert Path(f"/proc/{server}/task/{server}/children").read_text() == ""
+    inner = Path(f"/proc/{server}/task/{server}/children").read_text().strip()
+    assert Path(f"/proc/{inner}/task/{inner}/children").read_text() == ""
 
 
 # ---------------------------------------------------------------- collected elsewhere
