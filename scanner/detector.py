@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from scanner.checkpoint import SHIPPED, Checkpoint, load_checkpoint
 from scanner.contract import ModelInfo
-from scanner.lae import ConvBNReLU, Encoder
+from scanner.lae import Encoder
 from scanner.settings import Settings
 from scanner.verdict import Calibration
 
@@ -129,12 +129,11 @@ def fold(encoder: Encoder, dtype: torch.dtype) -> Encoder:
     gate, pooling and latent stay in fp32, so that the mean of the map is still a_F.
     """
     folded = copy.deepcopy(encoder).eval()
-    for block in folded.modules():
-        if isinstance(block, ConvBNReLU):
-            block.conv = fuse_conv_bn_eval(block.conv, block.norm)
-            block.norm = nn.Identity()  # type: ignore[assignment]
+    for block in folded.stages:
+        conv, norm = cast("nn.Conv2d", block.conv), cast("nn.BatchNorm2d", block.norm)
+        block.conv, block.norm = fuse_conv_bn_eval(conv, norm), nn.Identity()
     pixels = encoder.config.patch**2
-    stem = cast("ConvBNReLU", folded.stages[0]).conv
+    stem = cast("nn.Conv2d", folded.stages[0].conv)
     # pixel_unshuffle orders channels (colour, row, column), bytes lie (row, column, colour)
     stem.weight.data = stem.weight.data.unflatten(1, (3, pixels)).transpose(1, 2).flatten(1, 2)
     folded.mean, folded.std = ((255 * v).repeat(pixels, 1, 1) for v in (encoder.mean, encoder.std))

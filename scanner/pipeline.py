@@ -9,11 +9,12 @@ with its code; a bug is an Outcome with code `internal` and a trace in the log.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -86,19 +87,20 @@ class _Stages:
 class Scanner:
     """The jail, the face detector and the model, loaded once for any number of scans; a context manager.
 
-    Entering raises BadWeights or NoJail. Scans may run concurrently; the model serves one at a time.
+    Entering raises BadWeights or NoJail. Scans may run concurrently; the model serves one at a time, in a thread of its
+    own: two at once would fight for the same cores, and oneDNN compiles its kernels anew for every thread.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._stack = contextlib.ExitStack()
-        self._model_lock = threading.Lock()  # two scans at once would fight for the same cores and double the memory
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self.jail = stack.enter_context(Jail(self.settings))
             self.detector = Detector.load(self.settings)
             self._faces = FaceDetector(self.detector.backend.device)
+            self._model_thread = stack.enter_context(ThreadPoolExecutor(1, "laescan-model"))
             self._stack = stack.pop_all()
         return self
 
@@ -140,14 +142,14 @@ class Scanner:
             fetched = await fetch(source, folder=folder, settings=self.settings, progress=fetched_bytes)
         with stages.stage("decode"):
             decoded = await asyncio.to_thread(decode, fetched.path, jail=self.jail, settings=self.settings)
-        return await asyncio.to_thread(self._judge, fetched, decoded, stages, keep_frames=keep_frames)
+        judge_it = functools.partial(self._judge, fetched, decoded, stages, keep_frames=keep_frames)
+        return await asyncio.get_running_loop().run_in_executor(self._model_thread, judge_it)
 
     def _judge(
         self, fetched: Fetched, decoded: Decoded, stages: _Stages, *, keep_frames: bool
     ) -> tuple[Verdict, tuple[Frame, ...]]:
         """From frames to the verdict; blocks."""
-        with self._model_lock:
-            frames, faces = self._score_enough(decoded.frames, stages)
+        frames, faces = self._score_enough(decoded.frames, stages)
         warnings = decoded.warnings
         if len(frames) < len(decoded.frames):
             warnings += (f"{len(frames)} of {len(decoded.frames)} frames were scored; they agree.",)

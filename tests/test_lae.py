@@ -9,7 +9,7 @@ import torch.nn.functional as nnf
 
 from scanner.lae import LAE, Decoder, Encoder, LAEConfig
 
-SMALL = {"size": 64, "widths": (8, 8, 16, 32)}  # maps of 4 x 4, fast
+SMALL = {"size": 64, "patch": 2, "widths": (8, 8, 16, 32)}  # maps of 4 x 4, fast
 
 
 def encoder(**choices):
@@ -46,8 +46,8 @@ def test_weighted_form_is_a_plain_sum_over_units_weighted_by_their_activation():
 
 @pytest.mark.parametrize(
     "config",
-    [LAEConfig(), LAEConfig.paper(), dataclasses.replace(LAEConfig(), patch=4, widths=(48, 64, 160))],
-    ids=["default", "paper", "patch of 4"],
+    [LAEConfig(), LAEConfig.paper(), dataclasses.replace(LAEConfig(), patch=2, widths=(16, 32, 64, 160))],
+    ids=["default", "paper", "patch of 2"],
 )
 def test_shapes(config):
     torch.manual_seed(0)
