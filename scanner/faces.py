@@ -122,6 +122,11 @@ def align(frame: Pixels, face: Face, *, size: int = CROP_PX) -> tuple[Pixels, Ma
     pixel's centre has coordinates + 0.5. Outside of the frame the picture is mirrored.
     """
     crop_to_frame = similarity(TEMPLATE, face.landmarks)
+    return sample(frame, crop_to_frame, size=size), crop_to_frame
+
+
+def sample(frame: Pixels, crop_to_frame: Matrix, *, size: int = CROP_PX) -> Pixels:
+    """The crop (size, size, 3) that `crop_to_frame` names; training cuts its crops with it too."""
     step = float(np.hypot(*crop_to_frame[:, 0])) / size  # frame pixels per crop pixel
     # Shrinking averages: sampled 2 to 4 times too densely, then box-filtered. Sampling once, after a shrink to the
     # crop's scale, took 25 % more of the fine noise that betrays a forgery, and took it in patches.
@@ -138,7 +143,7 @@ def align(frame: Pixels, face: Face, *, size: int = CROP_PX) -> tuple[Pixels, Ma
     crop = cv2.warpAffine(region, matrix, (size * dense, size * dense), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     if dense > 1:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(crop, np.uint8), crop_to_frame
+    return np.asarray(crop, np.uint8)
 
 
 def around(frame: Pixels, crop_to_frame: Matrix, shrink: int) -> tuple[Pixels, tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Portraits in, batches of real/fake pairs with masks out, forged on the fly.
 
-Both members of a pair come from the same photograph and pass through the same kind of web life, so that identity, camera and
-compression tell nothing.
+Both members of a pair come from the same photograph and pass through the same kind of web life, so that identity,
+camera and compression tell nothing.
 """
 
 import itertools
@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from scanner.faces import sample
 from scanner.training import degrade
 from scanner.training.forge import forge
 from scanner.training.masks import Mask
@@ -31,36 +33,48 @@ class Sample:
     identity: str
 
 
-def view(picture: Pixels, mask: Mask, rng: Generator, *, jitter: float = 1.0) -> tuple[Pixels, Mask]:
-    """The crop of a canvas at any resolution: rotated, scaled and moved as an imperfect alignment would, maybe mirrored."""
-    scale = float(np.exp(rng.uniform(-0.08, 0.08) * jitter))
-    matrix = cv2.getRotationMatrix2D((CANVAS_PX / 2, CANVAS_PX / 2), float(rng.uniform(-7, 7)) * jitter, scale)
-    matrix[:, 2] += rng.uniform(-0.04, 0.04, 2) * CROP_PX * jitter - MARGIN_PX
-    flip = jitter > 0 and rng.random() < 0.5
-    return _warp(picture, matrix, flip=flip), _warp(mask, matrix, flip=flip)
+@dataclass(frozen=True)
+class View:
+    """How an imperfect alignment would see a canvas: rotated, scaled and moved a little, maybe mirrored."""
 
+    matrix: NDArray[np.float64]  # (2, 3) canvas px -> crop px
+    flip: bool
 
-def _warp(picture: Pixels | Mask, matrix: np.ndarray, *, flip: bool) -> np.ndarray:
-    """`picture` shows the canvas at its own size; `matrix` speaks in canvas px."""
-    zoom = CANVAS_PX / picture.shape[0]
-    if zoom < 0.66:
-        picture = np.asarray(cv2.resize(picture, (CANVAS_PX, CANVAS_PX), interpolation=cv2.INTER_AREA))
-        zoom = 1.0
-    to_canvas = np.array([[zoom, 0, (zoom - 1) / 2], [0, zoom, (zoom - 1) / 2], [0, 0, 1]])
-    border = cv2.BORDER_REFLECT_101
-    out = cv2.warpAffine(picture, matrix @ to_canvas, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR, borderMode=border)
-    return out[:, ::-1] if flip else out
+    @classmethod
+    def draw(cls, rng: Generator) -> "View":
+        """A random view."""
+        scale, angle = float(np.exp(rng.uniform(-0.08, 0.08))), float(rng.uniform(-7, 7))
+        matrix = np.asarray(cv2.getRotationMatrix2D((CANVAS_PX / 2, CANVAS_PX / 2), angle, scale), np.float64)
+        matrix[:, 2] += rng.uniform(-0.04, 0.04, 2) * CROP_PX - MARGIN_PX
+        return cls(matrix, bool(rng.random() < 0.5))
+
+    def of(self, canvas: Pixels) -> Pixels:
+        """The crop of a canvas that may have been resized on its way, sampled as `faces.align` samples a frame."""
+        to_canvas = cv2.invertAffineTransform(self.matrix)  # crop px -> canvas px, both counted from pixel centres
+        to_canvas[:, 2] += 0.5 - 0.5 * to_canvas[:, :2].sum(1)  # ... now from pixel corners
+        crop_to_frame = to_canvas @ np.diag([CROP_PX, CROP_PX, 1.0]) * (canvas.shape[0] / CANVAS_PX)
+        crop = sample(canvas, crop_to_frame)
+        return np.asarray(crop[:, ::-1] if self.flip else crop, np.uint8)
+
+    def of_mask(self, mask: Mask) -> Mask:
+        """The crop of a mask of the canvas."""
+        out = cv2.warpAffine(mask, self.matrix, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR)
+        return np.asarray(out[:, ::-1] if self.flip else out, np.float32)
 
 
 def pair(
     portrait: Portrait, donor: Portrait, family: str, rng: Generator, *, strength: float = 1.0
 ) -> tuple[Sample, Sample]:
-    """A real and a forged sample of one photograph; half of the time with the very same web life."""
+    """A real and a forged sample of one photograph in the same view, three times of four with the very same web life.
+
+    All that differs is then the forgery: the two gradients cancel but for it.
+    """
     forgery = forge(portrait, donor, family, rng)
     life = degrade.draw(rng, strength=strength)
-    other_life = life if rng.random() < 0.5 else degrade.draw(rng, strength=strength)
-    crop, _ = view(life(portrait.canvas), forgery.mask, rng)
-    fake_crop, fake_mask = view(other_life(forgery.picture), forgery.mask, rng)
+    other_life = life if rng.random() < 0.75 else degrade.draw(rng, strength=strength)
+    view = View.draw(rng)
+    crop, fake_crop = view.of(life(portrait.canvas)), view.of(other_life(forgery.picture))
+    fake_mask = view.of_mask(forgery.mask)
     return (
         Sample(crop, np.zeros_like(fake_mask), "real", portrait.identity),
         Sample(fake_crop, fake_mask, family, portrait.identity),

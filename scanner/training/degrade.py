@@ -62,11 +62,11 @@ def draw(rng: Generator, *, strength: float = 1.0) -> Treatment:
         level = rng.uniform(1, 6)
         steps.append(lambda p: noise(p, level, np.random.default_rng(seed)))
     if rng.random() < 0.6:
-        factor = float(np.exp(rng.uniform(np.log(0.4), np.log(1.5))))
+        factor = float(np.exp(rng.uniform(np.log(0.45), np.log(1.5))))
         how = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4]))
         steps.append(lambda p: rescale(p, factor, how))
-    for _ in range(int(rng.choice([0, 1, 2], p=[0.15, 0.65, 0.2]))):
-        quality = int(rng.uniform(45, 98))
+    for _ in range(int(rng.choice([0, 1, 2], p=[0.2, 0.65, 0.15]))):
+        quality = int(rng.uniform(48, 98))
         steps.append(_encoding(webp if rng.random() < 0.2 else jpeg, quality))
 
     def treatment(picture: Pixels) -> Pixels:

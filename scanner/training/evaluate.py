@@ -126,13 +126,30 @@ def false_alarms(
     return rows
 
 
+def check_unseen(unseen: Sequence[str], config: TrainConfig) -> None:
+    """Raise ValueError when a family called unseen was trained on."""
+    if seen := set(unseen) & set(config.families):
+        msg = f"{', '.join(sorted(seen))} was trained on: it is not unseen"
+        raise ValueError(msg)
+
+
 def evaluate(
-    encoder: Encoder, config: TrainConfig, portraits: Sequence[Portrait], photos: Path, unseen: Sequence[str]
+    encoder: Encoder,
+    config: TrainConfig,
+    portraits: Sequence[Portrait],
+    photos: Path,
+    unseen: Sequence[str],
+    *,
+    per_family: int = 200,
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Calibrate on validation, then measure on validation and test; returns the card of the checkpoint."""
+    """Calibrate on validation, then measure on validation and test; returns the card of the checkpoint.
+
+    Raises ValueError when a family called unseen was trained on.
+    """
+    check_unseen(unseen, config)
     detector = FaceDetector()
     split = {name: [p for p in portraits if split_of(p.identity) == name] for name in ("val", "test")}
-    fitted = fixed(split["val"], config.families, per_family=200, seed=11)
+    fitted = fixed(split["val"], config.families, per_family=per_family, seed=11)
     scores = {family: score_group(encoder, group).raw for family, group in fitted.items()}
     fake = np.concatenate([s for family, s in scores.items() if family != "real"])
     val_photos = reencoded(photos_of(photos, "val"), detector)
@@ -141,7 +158,7 @@ def evaluate(
     families = (*config.families, *unseen)
     card: dict[str, Any] = {"families_seen": list(config.families), "families_unseen": list(unseen)}
     for name, identities in split.items():
-        samples = fixed(identities, families, per_family=200, seed=23)
+        samples = fixed(identities, families, per_family=per_family, seed=23)
         rows = family_rows(encoder, samples, calibration, unseen)
         seen = [row["auc"] for row in rows.values() if row["seen"]]
         photographs = val_photos if name == "val" else reencoded(photos_of(photos, "test"), detector)
@@ -172,8 +189,10 @@ def main() -> None:
     given = parser.parse_args()
     encoder, config = load_run(given.run)
     unseen = [family for family in given.unseen.split(",") if family]
-    if seen := set(unseen) & set(config.families):
-        parser.error(f"{', '.join(sorted(seen))} was trained on: it is not unseen")
+    try:
+        check_unseen(unseen, config)
+    except ValueError as error:
+        parser.error(str(error))
     calibration, card = evaluate(encoder, config, load(given.portraits), given.photos, unseen)
     save_checkpoint(given.out, encoder, calibration, card)
     given.out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")

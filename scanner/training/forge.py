@@ -139,7 +139,7 @@ FAMILIES: dict[str, Family] = {
     "swap": swap,
 }
 
-VISIBLE = 3.0
+VISIBLE = 5.0
 """A forgery must change its region by this many grey levels on average, or it is not one."""
 
 

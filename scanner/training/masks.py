@@ -79,7 +79,7 @@ def feather(mask: Mask, rng: Generator, *, widest: float = 0.06) -> Mask:
 
 
 def blob(rng: Generator, size: int) -> Mask:
-    """A free-form patch near the middle, 2 % to 20 % of the canvas: holes for inpainting."""
+    """A free-form patch near the middle, 1 % to 13 % of the canvas: holes for inpainting."""
     centre = size * rng.uniform(0.3, 0.7, 2)
     axes = size * rng.uniform(0.05, 0.2, 2)
     mask = np.zeros((size, size), np.float32)

@@ -8,7 +8,6 @@ A run folder holds `config.json`, `log.jsonl` (one line per report) and `state.p
 import argparse
 import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -38,6 +37,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     latent_weight: float = 0.2
     decision_weight: float = 1.0
+    pair_weight: float = 1.0
     local_weight: float = 1.0
     attention_weight: float = 0.3
     attention_from: int = 2000  # steps; before a map finds anything, L_att only puts F to sleep
@@ -69,7 +69,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = LAE(config.model).to(self.device, memory_format=torch.channels_last)
+        self.model = LAE(config.model).to(memory_format=torch.channels_last).to(self.device)  # type: ignore[call-overload]
         self.average = torch.optim.swa_utils.AveragedModel(
             self.model.encoder,
             multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema),
@@ -98,7 +98,7 @@ class Run:
             "step": self.step,
         }
         torch.save(state, self.folder / "state.tmp")
-        os.replace(self.folder / "state.tmp", self.folder / "state.pt")
+        (self.folder / "state.tmp").replace(self.folder / "state.pt")
 
     def update(self, x: Tensor, mask: Tensor, real: Tensor) -> dict[str, float]:
         """One optimiser step on a batch of `collate`; returns the losses."""
@@ -114,6 +114,7 @@ class Run:
             parts = {
                 "latent": config.latent_weight * losses.latent_loss(latent, real),
                 "decision": config.decision_weight * losses.decision_loss(latent, real),
+                "pair": config.pair_weight * losses.pair_loss(latent),
                 "local": config.local_weight * losses.local_loss(latent, mask),
                 "attention": config.attention_weight
                 * float(self.step >= config.attention_from)
@@ -156,9 +157,23 @@ def validate(encoder: Encoder, samples: dict[str, list[Sample]]) -> dict[str, fl
     return {**found, "mean": float(np.mean(list(found.values())))}
 
 
+def check_families(config: TrainConfig, folder: Path) -> None:
+    """Raise ValueError when a resumed run would leave out a family that it saw: it could then pass for unseen."""
+    before = folder / "config.json"
+    if before.exists() and (folder / "state.pt").exists():
+        seen = set(json.loads(before.read_text())["families"])
+        if left_out := seen - set(config.families):
+            msg = f"{folder} has learnt from {', '.join(sorted(left_out))}: name it too, or begin in another folder"
+            raise ValueError(msg)
+
+
 def train(portraits: Sequence[Portrait], config: TrainConfig, folder: Path) -> Encoder:
-    """Run or resume a training run in `folder`; validation is on seen families of validation identities only."""
+    """Run or resume a training run in `folder`; validation is on seen families of validation identities only.
+
+    Raises ValueError when the run in `folder` has learnt from a family that `config` does not name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    check_families(config, folder)
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
     run = Run(config, folder)
     run.resume()
