@@ -4,9 +4,6 @@
 A part stands between `<!-- NAME -->` and `<!-- /NAME -->`.
 """
 
-import ast
-import inspect
-import itertools
 import os
 import re
 import subprocess
@@ -14,23 +11,11 @@ import sys
 from pathlib import Path
 
 from scanner import errors, settings
+from scanner.doctor import setting_meanings
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 WIDTH = 100  # of --help, in characters
-
-
-def setting_docs() -> dict[str, str]:
-    """The docstring under each field of Settings, which Python itself throws away."""
-    (body,) = (
-        node.body for node in ast.parse(inspect.getsource(settings.Settings)).body if isinstance(node, ast.ClassDef)
-    )
-    return {
-        field.target.id: doc.value.value
-        for field, doc in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
-    }
 
 
 def as_variable(value: object) -> str:
@@ -44,7 +29,7 @@ def settings_table() -> str:
     """One row per environment variable."""
     defaults = settings.Settings()
     rows = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, doc in setting_docs().items():
+    for name, doc in setting_meanings().items():
         shown = as_variable(getattr(defaults, name))
         rows.append(f"| `{settings.PREFIX}{name.upper()}` | {f'`{shown}`' if shown else ''} | {doc} |")
     return "\n".join(rows)

@@ -2,8 +2,9 @@ import re
 
 import msgspec
 import pytest
-from readme import as_variable, setting_docs
+from readme import as_variable
 
+from scanner.doctor import setting_meanings
 from scanner.settings import Settings, SettingsError
 
 
@@ -83,7 +84,7 @@ def test_unknown_fields_are_refused_in_code_too() -> None:
 
 
 def test_every_setting_is_explained_in_words_that_end() -> None:
-    docs = setting_docs()
+    docs = setting_meanings()
     assert list(docs) == [field.name for field in msgspec.structs.fields(Settings)]
     assert [name for name, doc in docs.items() if not re.fullmatch(r"[A-Z].+\.", doc)] == []
 
