@@ -27,7 +27,7 @@ def logistic(real: ArrayLike, fake: ArrayLike, *, steps: int = 50) -> tuple[floa
     design = np.stack([x, np.ones_like(x)], 1)  # (N, 2)
     beta = np.zeros(2)
     for _ in range(steps):
-        p = _sigmoid(design @ beta)
+        p = sigmoid(design @ beta)
         gradient = design.T @ (weight * (p - target))
         curvature = (design * (weight * p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
         beta -= np.linalg.solve(curvature, gradient)
@@ -37,11 +37,12 @@ def logistic(real: ArrayLike, fake: ArrayLike, *, steps: int = 50) -> tuple[floa
 def calibrate(real: ArrayLike, fake: ArrayLike, real_reencoded: ArrayLike) -> Calibration:
     """Fit on validation scores; `real_reencoded` (photographs after a life on the web) set the upper threshold."""
     slope, intercept = logistic(real, fake)
-    r, f = (_sigmoid(slope * np.asarray(s, np.float64) + intercept) for s in (real_reencoded, fake))
+    r, f = (sigmoid(slope * np.asarray(s, np.float64) + intercept) for s in (real_reencoded, fake))
     manipulated = float(np.clip(metrics.threshold_at(r, FALSE_ALARMS), 0.5, 0.999))
     authentic = float(np.clip(np.quantile(f, MISSES), 0.001, manipulated))
     return Calibration(slope=slope, intercept=intercept, authentic=authentic, manipulated=manipulated)
 
 
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-x)), without overflow: beyond 60 it is 0 or 1 to 26 digits."""
     return np.asarray(1 / (1 + np.exp(-np.clip(x, -60, 60))), np.float64)

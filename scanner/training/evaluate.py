@@ -23,7 +23,7 @@ from scanner.checkpoint import save_checkpoint
 from scanner.faces import FaceDetector, align
 from scanner.lae import Encoder
 from scanner.training import degrade, metrics
-from scanner.training.calibrate import calibrate
+from scanner.training.calibrate import calibrate, sigmoid
 from scanner.training.data import Sample, fixed
 from scanner.training.portraits import Pixels, Portrait, Split, identity_of, load, read, split_of
 from scanner.training.train import Run, TrainConfig, score
@@ -109,7 +109,7 @@ def family_rows(
 
 def share_manipulated(raw: NDArray[np.float64], calibration: Calibration) -> float:
     """Share of raw scores whose probability reaches the upper threshold."""
-    p = 1 / (1 + np.exp(-(calibration.slope * raw + calibration.intercept)))
+    p = sigmoid(calibration.slope * raw + calibration.intercept)
     return float((p >= calibration.manipulated).mean())
 
 
