@@ -1,13 +1,36 @@
 """The losses of the LAE: tensors in, scalars out (means over the batch).
 
 Numbers in brackets are sections of our reconstruction of the paper; l = 1 for real, 0 for fake, G = forgery mask.
+
+    L_rec = b1 L_pixel + b2 L_percep + b3 L_adv           (3.1)
+    stage 1:  L1 = L_rec + alpha L_lat                    (3.4)
+    stage 2:  L2 = l1 L_rec + l2 L_lat + l3 L_att         (3.4)
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
 from scanner.lae import Latent
+
+ATTENTION_NORMS = ("density", "max", "raw")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each loss counts. The paper gives none; 1 / 1 / 0.01 keeps the adversary from dominating L_rec (8.2)."""
+
+    latent: float = 1.0  # alpha, l2
+    pixel: float = 1.0  # b1
+    perceptual: float = 1.0  # b2; 0 without the user's VGG-16 file
+    adversarial: float = 0.01  # b3
+    attention: float = 1.0  # l3, stage 2 only
+    decision: float = 0.0  # ours, not the paper's
+    pair: float = 0.0  # ours, not the paper's
+    local: float = 0.0  # ours, not the paper's; needs masks, so in stage 2 on candidates only
 
 
 def latent_loss(latent: Latent, real: Tensor) -> Tensor:
@@ -55,6 +78,23 @@ def pixel_loss(reconstruction: Tensor, x: Tensor) -> Tensor:
     return nnf.l1_loss(reconstruction, x)
 
 
+def perceptual_loss(features: Callable[[Tensor], Tensor], reconstruction: Tensor, x: Tensor) -> Tensor:
+    """L_percep = mean |C(x) - C(x^)| (3.1); C is a `comparator.Comparator`."""
+    with torch.no_grad():
+        target = features(x)
+    return nnf.l1_loss(features(reconstruction), target)
+
+
+def adversarial_loss(logit_reconstruction: Tensor) -> Tensor:
+    """L_adv = -log D(x^) (3.1): what the decoder pays for being found out."""
+    return nnf.softplus(-logit_reconstruction).mean()
+
+
+def discriminator_loss(logit_photograph: Tensor, logit_reconstruction: Tensor) -> Tensor:
+    """L_D = -log D(x) - log(1 - D(x^)) (3.1); the second logit is of the detached reconstruction."""
+    return nnf.softplus(-logit_photograph).mean() + nnf.softplus(logit_reconstruction).mean()
+
+
 def attention_loss(attention_map: Tensor, mask: Tensor, *, norm: str = "density") -> Tensor:
     """L_att: the attention map against the forgery mask, (B, h, w) against (B, H, W) in 0..1 (3.3).
 
@@ -63,7 +103,12 @@ def attention_loss(attention_map: Tensor, mask: Tensor, *, norm: str = "density"
     max      mean (M+ / max M - G)^2 at the mask's size: the usual comparison of a map with a 0/1 mask.
     raw      mean (M - G)^2 at the mask's size: the literal reading; it conflicts with L_lat unless the mask fills the
              picture.
+
+    Raises ValueError for another norm.
     """
+    if norm not in ATTENTION_NORMS:
+        msg = f"no norm {norm!r} of the attention loss; there are {', '.join(ATTENTION_NORMS)}"
+        raise ValueError(msg)
     if norm == "density":
         area = _on_grid(mask, attention_map)
         return (attention_map - area / area.mean((1, 2), keepdim=True).clamp_min(1e-3)).abs().mean()
