@@ -10,6 +10,7 @@ The paper gives no layer table; where it is silent the choice is a named field o
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,7 +26,12 @@ class LAEConfig:
     """
 
     size: int = 256  # input height and width, px
-    widths: tuple[int, ...] = (16, 32, 64, 128)  # channels from the stem to f; each step after the first halves the size
+    widths: tuple[int, ...] = (
+        16,
+        32,
+        64,
+        128,
+    )  # channels from the stem to f; each step after the first halves the size
     patch: int = 2  # the stem sees 2x2 px as channels; 1 costs 4x the memory traffic, 4 learns half as fast
     highpass_stem: bool = True  # 3 of 4 stem filters start with zero mean: forgery traces are faint, high in frequency
     context: bool = True  # add a projection of the global mean to each stage: "smoother than the rest" needs the rest
@@ -72,6 +78,7 @@ class ConvBNReLU(nn.Module):
         self.context = nn.Linear(c_in, c_out, bias=False) if context else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, c_in, H, W) -> (B, c_out, H / stride, W / stride)."""
         y = self.norm(self.conv(x))  # (B, c_out, h, w)
         if self.context is not None:
             y = y + self.context(x.mean((2, 3)))[:, :, None, None]
@@ -96,7 +103,7 @@ class Encoder(nn.Module):
                 colour = stem.conv.weight[config.widths[0] // 4 :].unflatten(1, (3, -1))  # (n, 3, patch^2, 3, 3)
                 colour -= colour.mean((2, 3, 4), keepdim=True)
         layers: list[nn.Module] = [stem]
-        for c_in, c_out in zip(config.widths, config.widths[1:], strict=False):
+        for c_in, c_out in pairwise(config.widths):
             layers += [ConvBNReLU(c_in, c_out, stride=2), ConvBNReLU(c_out, c_out, context=config.context)]
         self.stages = nn.Sequential(*layers)
         features = config.widths[-1]
@@ -109,7 +116,8 @@ class Encoder(nn.Module):
         """x (B, 3, size, size) in 0..1 -> f (B, K, h, w)."""
         x = (x - self.mean) / self.std
         x = nnf.pixel_unshuffle(x, self.config.patch)  # (B, 3 * patch^2, size / patch, size / patch)
-        return self.stages(x)  # type: ignore[no-any-return]
+        f: Tensor = self.stages(x)
+        return f
 
     def gated(self, f: Tensor) -> Tensor:
         """f weighted by a softmax over its places, scaled to mean 1; f itself under mean pooling."""
@@ -149,13 +157,14 @@ class Decoder(nn.Module):
         self.fc = nn.Linear(config.latent, 256 * 4 * 4)
         widths = (256, 128, 64, 32, 16, 16)
         blocks: list[nn.Module] = []
-        for c_in, c_out in zip(widths, widths[1:], strict=False):  # 4 -> 8 -> ... -> size / 2
+        for c_in, c_out in pairwise(widths):  # 4 -> 8 -> ... -> size / 2
             blocks += [nn.Upsample(scale_factor=2, mode="nearest"), ConvBNReLU(c_in, c_out)]
         self.blocks = nn.Sequential(*blocks)
         # The last doubling is a sub-pixel convolution: a full-size one costs as much as all the others together.
         self.out = nn.Sequential(nn.Conv2d(widths[-1], 12, 3, padding=1), nn.PixelShuffle(2), nn.Sigmoid())
 
     def forward(self, z: Tensor) -> Tensor:
+        """z (B, latent) -> reconstruction (B, 3, size, size) in 0..1."""
         x = self.fc(z).view(-1, 256, 4, 4)  # (B, 256, 4, 4)
         return self.out(self.blocks(x))  # type: ignore[no-any-return]
 

@@ -234,7 +234,7 @@ def _logit(p: float) -> float:
 
 
 def _sigmoid(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-log_odds))
+    return 1 / (1 + math.exp(-max(log_odds, -700.0)))  # exp(709) is the last that fits a float
 
 
 def _label(score: float | None, calibration: Calibration) -> Label:

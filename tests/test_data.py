@@ -11,7 +11,7 @@ import torch
 from sitters import portraits
 
 from scanner.training import data
-from scanner.training.data import Pairs, Sample, View, collate, fixed, pair
+from scanner.training.data import Pairs, Sample, View, collate, fixed, other, pair
 from scanner.training.portraits import CANVAS_PX, CROP_PX
 
 
@@ -125,3 +125,10 @@ def test_a_fixed_set_never_changes():
             assert one.family == family
             assert (one.crop == two.crop).all()
             assert (one.mask == two.mask).all()
+
+
+def test_a_donor_is_somebody_else_unless_there_is_nobody():
+    people = portraits()
+    rng = np.random.default_rng(0)
+    assert all(other(people, people[0].identity, rng).identity != people[0].identity for _ in range(30))
+    assert other(people[:1], people[0].identity, rng) is people[0]

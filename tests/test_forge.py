@@ -22,11 +22,6 @@ def change(victim, forgery):
     return np.abs(forgery.picture.astype(np.float64) - victim.canvas).mean(2)
 
 
-def box_of(mask):
-    rows, columns = np.flatnonzero(mask.max(1)), np.flatnonzero(mask.max(0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
 @pytest.mark.parametrize(("family", "seed"), CASES)
 def test_a_forgery_is_a_picture_and_an_honest_mask(family, seed):
     victim, forgery = forged(family, seed)
@@ -39,19 +34,12 @@ def test_a_forgery_is_a_picture_and_an_honest_mask(family, seed):
     assert inside > 0.9 * VISIBLE  # `forge` measures on a quarter of the size
 
 
-@pytest.mark.parametrize(("family", "seed"), [*itertools.product(["resynthesis", "attribute", "warp"], SEEDS)])
+@pytest.mark.parametrize(
+    ("family", "seed"), [*itertools.product(["resynthesis", "attribute", "warp", "inpaint", "swap"], SEEDS)]
+)
 def test_nothing_changes_outside_the_mask(family, seed):
     victim, forgery = forged(family, seed)
     assert change(victim, forgery)[forgery.mask == 0].max() == 0
-
-
-@pytest.mark.parametrize(("family", "seed"), [*itertools.product(["inpaint", "swap"], SEEDS)])
-def test_nothing_changes_outside_the_box_of_the_mask(family, seed):
-    # Seamless cloning solves for the whole box, so that the surroundings of the mask shift a little too.
-    victim, forgery = forged(family, seed)
-    outside = change(victim, forgery)
-    outside[box_of(forgery.mask)] = 0
-    assert outside.max() == 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -38,7 +38,7 @@ def calibrate(real: ArrayLike, fake: ArrayLike, real_reencoded: ArrayLike) -> Ca
     """Fit on validation scores; `real_reencoded` (photographs after a life on the web) set the upper threshold."""
     slope, intercept = logistic(real, fake)
     r, f = (sigmoid(slope * np.asarray(s, np.float64) + intercept) for s in (real_reencoded, fake))
-    manipulated = float(np.clip(metrics.threshold_at(r, FALSE_ALARMS), 0.5, 0.999))
+    manipulated = float(np.clip(metrics.threshold_at(r, FALSE_ALARMS), 0.5, 1 - 1e-9))
     authentic = float(np.clip(np.quantile(f, MISSES), 0.001, manipulated))
     return Calibration(slope=slope, intercept=intercept, authentic=authentic, manipulated=manipulated)
 

@@ -81,6 +81,13 @@ def pair(
     )
 
 
+def other(portraits: Sequence[Portrait], identity: str, rng: Generator) -> Portrait:
+    """A portrait of somebody else (of the same person, when there is nobody else)."""
+    start = int(rng.integers(len(portraits)))
+    around = (portraits[(start + step) % len(portraits)] for step in range(len(portraits)))
+    return next((p for p in around if p.identity != identity), portraits[start])
+
+
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
     """Samples -> x (B, 3, H, W) uint8, mask (B, 64, 64) float 0..1, real (B,) float 1 = real."""
     x = torch.from_numpy(np.stack([s.crop for s in samples])).permute(0, 3, 1, 2)
@@ -123,7 +130,7 @@ class Pairs(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             strength = min(1.0, step / self.easy_steps) if self.easy_steps else 1.0
             reals, fakes = [], []
             for index in rng.choice(len(self.portraits), self.pairs, p=self.weight):
-                donor = self.portraits[int(rng.integers(len(self.portraits)))]
+                donor = other(self.portraits, self.portraits[index].identity, rng)
                 family = str(rng.choice(self.families))
                 real, fake = pair(self.portraits[index], donor, family, rng, strength=strength)
                 reals.append(real)
@@ -139,7 +146,7 @@ def fixed(
     found: dict[str, list[Sample]] = {"real": []}
     for family in families:
         order = rng.permutation(np.resize(np.arange(len(portraits)), per_family))
-        pairs = [pair(portraits[i], portraits[int(rng.integers(len(portraits)))], family, rng) for i in order]
+        pairs = [pair(portraits[i], other(portraits, portraits[i].identity, rng), family, rng) for i in order]
         found["real"] += [real for real, _ in pairs]
         found[family] = [fake for _, fake in pairs]
     return found

@@ -33,7 +33,11 @@ class Forgery:
 
 
 def self_blend(portrait: Portrait, _donor: Portrait, rng: Generator) -> tuple[Pixels, Mask]:
-    """A colour-, sharpness- and geometry-shifted copy of the face blended back into the picture."""
+    """A colour-, sharpness- and geometry-shifted copy of the face blended back into the picture.
+
+    One time of four the surroundings are altered and the face stays: what is forged, and in the mask, is the part that
+    does not belong.
+    """
     size = portrait.canvas.shape[0]
     altered = _shifted(_altered(portrait.canvas, rng), rng)
     mask = masks.face_like(portrait.shape, rng, size) * rng.choice([0.4, 0.6, 0.8, 1, 1, 1])
@@ -171,7 +175,9 @@ def _poisson(inside: Pixels, outside: Pixels, mask: Mask) -> Pixels:
     x, y, w, h = cv2.boundingRect(hard)
     if w < 3 or h < 3:
         return outside
-    return np.asarray(cv2.seamlessClone(inside, outside, hard, (x + w // 2, y + h // 2), cv2.NORMAL_CLONE), np.uint8)
+    clone = cv2.seamlessClone(inside, outside, hard, (x + w // 2, y + h // 2), cv2.NORMAL_CLONE)
+    # OpenCV solves for the whole box of the region: put back what is not in the mask, or the mask would lie.
+    return _blend(np.asarray(clone, np.uint8), outside, np.asarray(hard / 255, np.float32))
 
 
 def _altered(picture: Pixels, rng: Generator) -> Pixels:
