@@ -123,7 +123,7 @@ class Encoder(nn.Module):
         """f weighted by a softmax over its places, scaled to mean 1; f itself under mean pooling."""
         if self.gate is None:
             return f
-        weight = self.gate(f).flatten(1).softmax(1) * (f.shape[2] * f.shape[3])  # (B, h*w)
+        weight: Tensor = self.gate(f).flatten(1).softmax(1) * (f.shape[2] * f.shape[3])  # (B, h*w)
         return f * weight.view(f.shape[0], 1, *f.shape[2:])
 
     def forward(self, x: Tensor) -> Latent:
