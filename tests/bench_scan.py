@@ -185,9 +185,8 @@ def main() -> None:
         bench = Bench(Path(folder), stack)
         info, card = bench.detector.info, bench.detector.checkpoint.card
         print(f"model {info.model_id} on {info.backend}, {info.precision}; Xception in batches of {bench.best_batch}")
-        print(
-            f"clip of {8e-6 * bench.clip.stat().st_size / CLIP_S:.1f} Mbit/s, a keyframe every {CLIP_GOP / CLIP_RATE:g} s\n"
-        )
+        rate = 8e-6 * bench.clip.stat().st_size / CLIP_S
+        print(f"clip of {rate:.1f} Mbit/s with a keyframe every {CLIP_GOP / CLIP_RATE:g} s\n")
         show("image scan / limit", *ratios(rounds, bench.scan_s, bench.limit_s))
         show("keyframes / linear", *ratios(rounds, bench.keyframes_s, bench.linear_s))
         show("encoder / Xception@299", *ratios(rounds, bench.encoder_s, bench.xception_s))
