@@ -18,6 +18,37 @@ BatchNorm = Literal["mixed", "frozen"]
 
 
 @dataclass(frozen=True)
+class Scale:
+    """The budget: the same for every arm. `Scale()` is for two cores and a night, `PAPER` as 8.7 has it."""
+
+    train_pairs: int = 1000  # of each seen family, where we forge ourselves
+    val_pairs: int = 200
+    test_pairs: int = 300
+    pairs: int = 16  # real/fake pairs in a batch
+    candidates: int = 8  # of them join a batch in stage 2
+    epochs_1: int = 15
+    patience: int = 5  # epochs without a rise in seen-validation accuracy end stage 1
+    epochs_2: int = 8
+    lr_1: float = 1e-3
+    lr_2: float = 1e-4
+    per_group: int = 2  # candidates from one video or identity, at most
+    decoded: int = 4  # every 4th picture is reconstructed: the decoder costs as much as the encoder
+    adversary_width: int = 16  # at 64 the discriminator costs 20 times the encoder
+    workers: int = 1  # processes that open pictures
+    model: LAEConfig | None = None  # instead of the arm's own network: for tests
+
+
+PAPER = Scale(
+    train_pairs=5000, pairs=32, candidates=32, epochs_1=30, epochs_2=15, decoded=1, adversary_width=64, workers=8
+)
+SMOKE = Scale(
+    train_pairs=24, val_pairs=6, test_pairs=6, pairs=4, candidates=2, epochs_1=2, patience=1, epochs_2=1, per_group=8,
+    adversary_width=4, workers=0, model=LAEConfig(patch=4, widths=(8, 8, 16), latent=16),
+)  # fmt: skip
+SCALES = {"night": Scale(), "paper": PAPER, "smoke": SMOKE}
+
+
+@dataclass(frozen=True)
 class Arm:
     """One row of the table. What is not LAE's own is the same for every arm."""
 
@@ -33,7 +64,7 @@ class Arm:
     )
     augment: bool = False  # a web life on the fly; off in the faithful protocol
 
-    def method(self, vgg: Path | None) -> Method:
+    def method(self, scale: Scale, vgg: Path | None = None) -> Method:
         """The untrained network; raises BadWeights when `vgg` is not a VGG-16 file."""
         if self.kind == "meso_inception":
             return MesoInception()
@@ -41,7 +72,14 @@ class Arm:
             return XceptionStyle()
         if self.kind == "forensic_transfer":
             return ForensicTransfer()
-        return LocalityAware(self.model, self.weights, attention_norm=self.attention_norm, vgg=vgg)
+        return LocalityAware(
+            scale.model or self.model,
+            self.weights,
+            attention_norm=self.attention_norm,
+            vgg=vgg,
+            decoded=scale.decoded,
+            adversary_width=scale.adversary_width,
+        )
 
     @property
     def before_masks(self) -> "Arm":

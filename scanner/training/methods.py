@@ -41,7 +41,11 @@ class Seen(NamedTuple):
 class Method(nn.Module):
     """A detector with its losses. `adversary` has its own optimiser and learns after each step."""
 
-    adversary: Discriminator | None = None
+    adversary: Discriminator | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adversary = None
 
     @abstractmethod
     def look(self, x: Tensor) -> Seen:
@@ -89,21 +93,24 @@ class LocalityAware(Method):
     """LAE with the losses of its arm (3.1 to 3.4). Raises BadWeights when `vgg` is not a VGG-16 file."""
 
     def __init__(
-        self, config: LAEConfig, weights: Weights, *, attention_norm: str = "density", vgg: Path | None = None
+        self,
+        config: LAEConfig,
+        weights: Weights,
+        *,
+        attention_norm: str = "density",
+        vgg: Path | None = None,
+        decoded: int = 1,
+        adversary_width: int = 64,
     ) -> None:
+        """Every `decoded`-th picture is reconstructed, the adversary has `adversary_width` channels at first."""
         super().__init__()
         self.frozen_bn = False  # stage 2 may set it
         self.lae = LAE(config)
-        self.weights, self.attention_norm = weights, attention_norm
-        self.adversary = Discriminator() if weights.adversarial else None
+        self.weights, self.attention_norm, self.decoded = weights, attention_norm, decoded
+        self.adversary = Discriminator(adversary_width) if weights.adversarial else None
         # In a list, so that its 7.6 M frozen weights are neither saved nor optimised with ours.
         self._comparator: list[Comparator] = [load_comparator(vgg)] if vgg and weights.perceptual else []
         self._shown: tuple[Tensor, Tensor] | None = None  # x and x^ of the last batch, for the adversary
-
-    @property
-    def has_comparator(self) -> bool:
-        """Whether the perceptual loss is on."""
-        return bool(self._comparator)
 
     def look(self, x: Tensor) -> Seen:
         """By the encoder only; the decoder plays no part in a verdict."""
@@ -146,6 +153,7 @@ class LocalityAware(Method):
         self._shown = None
         if not (w.pixel or comparator or self.adversary):
             return {}
+        z, x = z[:: self.decoded], x[:: self.decoded]
         shown = self.lae.decoder(z)
         parts = {"pixel": w.pixel * losses.pixel_loss(shown, x)} if w.pixel else {}
         if comparator:

@@ -50,3 +50,20 @@ def iou(attention_map: NDArray[np.float32], mask: NDArray[np.float32]) -> float:
     hot = attention_map > 0.5 * attention_map.max() if attention_map.max() > 0 else np.zeros(mask.shape, bool)
     union = (hot | (mask > 0.5)).sum()
     return float((hot & (mask > 0.5)).sum() / union) if union else 0.0
+
+
+def accuracy(real: ArrayLike, fake: ArrayLike, cut: float) -> float:
+    """Share judged right when a score above `cut` means fake, both classes weighing the same."""
+    r, f = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    return float(((r <= cut).mean() + (f > cut).mean()) / 2)
+
+
+def best_threshold(real: ArrayLike, fake: ArrayLike) -> float:
+    """The cut with the highest accuracy, in the middle of the widest gap that has it."""
+    r, f = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    scores = np.unique(np.concatenate([r, f]))
+    cuts = np.concatenate([[scores[0] - 1], (scores[1:] + scores[:-1]) / 2, [scores[-1] + 1]])
+    right = (np.searchsorted(np.sort(r), cuts, "right") / len(r) + rates(f, np.nextafter(cuts, np.inf))) / 2
+    gaps = np.concatenate([[0], np.diff(scores), [0]])
+    best = np.flatnonzero(right >= right.max() - 1e-12)
+    return float(cuts[best[int(np.argmax(gaps[best]))]])
