@@ -232,7 +232,8 @@ def test_a_signal_ends_a_scan_cleanly(tmp_path, sent, code):
         await asyncio.Event().wait()
 
     server.routes["/hang"] = hang
-    command = [LAESCAN, "scan", PORTRAIT, server.url("/hang")]
+    # A shell starts what runs in the background with SIGINT ignored, and a test run may be started so.
+    command = ["env", "--default-signal=INT", LAESCAN, "scan", PORTRAIT, server.url("/hang")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not server.requests:
             assert process.poll() is None
