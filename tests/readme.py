@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from scanner import errors, settings
+from scanner.checkpoint import SHIPPED, load_checkpoint
 from scanner.doctor import setting_meanings
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,31 @@ def command_help(*arguments: str) -> str:
     return f"```text\n{shown.stdout.strip()}\n```"
 
 
+def results_table() -> str:
+    """What the shipped checkpoint was measured to do, from its own card: validation / test identities."""
+    card = load_checkpoint(SHIPPED).card
+    val, test = card["val"], card["test"]
+    rows = [
+        "| forgery kind | trained on | AUC | EER | called manipulated | attention inside the mask |",
+        "|---|---|---|---|---|---|",
+    ]
+    for family, v in val["families"].items():
+        both = (v, test["families"][family])
+        cells = [
+            " / ".join(f"{row[key]:.2f}" for row in both)
+            for key in ("auc", "eer", "called_manipulated", "energy_inside")
+        ]
+        rows.append(f"| {family.replace('_', ' ')} | {'yes' if v['seen'] else '**never**'} | {' | '.join(cells)} |")
+    rows += ["", "| real photographs after | called manipulated, validation | test (95 % interval) |", "|---|---|---|"]
+    for name, v in val["false_alarms"].items():
+        t = test["false_alarms"][name]
+        shown = f"{t['share']:.1%} ({t['low']:.1%} to {t['high']:.1%}) of {t['n']}"
+        rows.append(f"| {name} | {v['share']:.1%} of {v['n']} | {shown} |")
+    return "\n".join(rows)
+
+
 PARTS = {
+    "results": results_table,
     "settings": settings_table,
     "errors": errors_table,
     "help": command_help,

@@ -18,7 +18,7 @@ from torch.utils.data import IterableDataset
 
 from scanner.faces import sample
 from scanner.training import degrade
-from scanner.training.forge import forge
+from scanner.training.families import OF_ONE_PERSON, donor_for, forged
 from scanner.training.masks import Mask
 from scanner.training.portraits import CANVAS_PX, CROP_PX, MARGIN_PX, Pixels, Portrait
 
@@ -69,7 +69,7 @@ def pair(
 
     All that differs is then the forgery: the two gradients cancel but for it.
     """
-    forgery = forge(portrait, donor, family, rng)
+    forgery = forged(portrait, donor, family, rng)
     life = degrade.draw(rng, strength=strength)
     other_life = life if rng.random() < 0.75 else degrade.draw(rng, strength=strength)
     view = View.draw(rng)
@@ -79,13 +79,6 @@ def pair(
         Sample(crop, np.zeros_like(fake_mask), "real", portrait.identity),
         Sample(fake_crop, fake_mask, family, portrait.identity),
     )
-
-
-def other(portraits: Sequence[Portrait], identity: str, rng: Generator) -> Portrait:
-    """A portrait of somebody else (of the same person, when there is nobody else)."""
-    start = int(rng.integers(len(portraits)))
-    around = (portraits[(start + step) % len(portraits)] for step in range(len(portraits)))
-    return next((p for p in around if p.identity != identity), portraits[start])
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,9 +123,9 @@ class Pairs(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             strength = min(1.0, step / self.easy_steps) if self.easy_steps else 1.0
             reals, fakes = [], []
             for index in rng.choice(len(self.portraits), self.pairs, p=self.weight):
-                donor = other(self.portraits, self.portraits[index].identity, rng)
-                family = str(rng.choice(self.families))
-                real, fake = pair(self.portraits[index], donor, family, rng, strength=strength)
+                portrait, family = self.portraits[index], str(rng.choice(self.families))
+                donor = donor_for(portrait, self.portraits, family, rng) or portrait
+                real, fake = pair(portrait, donor, family, rng, strength=strength)
                 reals.append(real)
                 fakes.append(fake)
             yield collate(reals + fakes)
@@ -145,8 +138,13 @@ def fixed(
     rng = np.random.default_rng(seed)
     found: dict[str, list[Sample]] = {"real": []}
     for family in families:
-        order = rng.permutation(np.resize(np.arange(len(portraits)), per_family))
-        pairs = [pair(portraits[i], other(portraits, portraits[i].identity, rng), family, rng) for i in order]
+        donors = {i: donor for i, p in enumerate(portraits) if (donor := donor_for(p, portraits, family, rng))}
+        if not donors and family in OF_ONE_PERSON:
+            msg = f"{family} needs two pictures of one person, and these portraits have none"
+            raise ValueError(msg)
+        donors = donors or dict(enumerate(portraits))  # one person alone: most families need no donor
+        order = rng.permutation(np.resize(list(donors), per_family))
+        pairs = [pair(portraits[i], donors[i], family, rng) for i in order]
         found["real"] += [real for real, _ in pairs]
         found[family] = [fake for _, fake in pairs]
     return found

@@ -176,7 +176,7 @@ def _poisson(inside: Pixels, outside: Pixels, mask: Mask) -> Pixels:
     if w < 3 or h < 3:
         return outside
     clone = cv2.seamlessClone(inside, outside, hard.copy(), (x + w // 2, y + h // 2), cv2.NORMAL_CLONE)
-    # OpenCV redraws the mask it is given, and solves for the whole box of the region: put back what is not in the mask, or the mask would lie.
+    # OpenCV redraws the mask it is given, and solves for the whole box of the region: put back what is not in the mask.
     return _blend(np.asarray(clone, np.uint8), outside, np.asarray(hard / 255, np.float32))
 
 
