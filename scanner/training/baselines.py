@@ -86,10 +86,10 @@ class Block(nn.Module):
 class XceptionStyle(Classifier):
     """Entry, middle and exit flow of Xception (Chollet, CVPR 2017), a third as wide and half as deep, from scratch.
 
-    1.1 M parameters, like the paper encoder of LAE: what counts is the kind of network, not pre-training.
+    1.0 M parameters, like the paper encoder of LAE: what counts is the kind of network, not pre-training.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (24, 48, 96, 192, 256), middle: int = 4) -> None:
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128, 256), middle: int = 4) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             *(nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()),

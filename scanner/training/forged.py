@@ -5,23 +5,27 @@ A crop and its forgery share the view and the web life to the bit, so a forged p
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from scanner.faces import FaceDetector
-from scanner.training import degrade, portraits
+from scanner.training import lives, portraits, scenes
 from scanner.training.data import View
-from scanner.training.forge import FAMILIES, forge
+from scanner.training.families import FAMILIES, OF_ONE_PERSON, donor_for, forged, visible
 from scanner.training.masks import Mask
-from scanner.training.portraits import CANVAS_PX, CROP_PX, MARGIN_PX, Pixels, Portrait, Split, mean_shape, split_of
+from scanner.training.portraits import CROP_PX, Pixels, Portrait, Split, from_files, split_of
 from scanner.training.tasks import REAL, Item, SeenSet, TaskData, TaskName, UnseenSet
 
+Pair = tuple[Pixels, Pixels, Mask]  # real crop, forged crop, mask
+Make = Callable[[Portrait, Portrait, str, Generator], Pair | None]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -48,17 +52,19 @@ def forged_task(
 
     Raises ValueError for a family that cannot be forged or a split without photographs.
     """
-    if unknown := {*seen, *unseen} - set(FAMILIES):
-        msg = f"cannot forge {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}"
+    known = scenes.FAMILIES if task == "inpainting" else FAMILIES
+    if unknown := {*seen, *unseen} - set(known):
+        msg = f"cannot forge {', '.join(sorted(unknown))} for {task}; there are {', '.join(known)}"
         raise ValueError(msg)
     split: dict[Split, list[Portrait]] = {name: [] for name in SPLITS}
     for photograph in photographs:
-        split[split_of(photograph.identity)].append(photograph)
+        split[scenes.split(photograph) if task == "inpainting" else split_of(photograph.identity)].append(photograph)
     if empty := [name for name, found in split.items() if not found]:
         msg = f"no photograph falls to {', '.join(empty)}: give more people (10 at least, 100 to learn from)"
         raise ValueError(msg)
-    train, val, test = (_kept(folder / name, split[name], seen, pairs[name]) for name in SPLITS)
-    hidden = _kept(folder / "unseen", split["test"], unseen, pairs["test"])
+    make = scene_pair if task == "inpainting" else face_pair
+    train, val, test = (_kept(folder / name, split[name], seen, pairs[name], make) for name in SPLITS)
+    hidden = _kept(folder / "unseen", split["test"], unseen, pairs["test"], make)
     return TaskData(
         task,
         SeenSet(tuple(seen), train, val, test),
@@ -69,17 +75,17 @@ def forged_task(
 
 
 def photographs_of(path: Path, task: TaskName, *, cache: Path) -> list[Portrait]:
-    """Portraits from an .npz that `portraits.save` wrote, or from a folder; for inpainting, tiles of any photographs.
+    """Portraits from an .npz that `prepare` or `scenes` wrote, or from a folder of photographs; detection runs once.
 
-    Detection runs once: the result is kept at `cache`.  Raises ValueError when nothing is found.
+    Raises ValueError when nothing is found.
     """
     if path.is_file():
         return portraits.load(path)
     if not cache.exists():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        found = tiles(files) if task == "inpainting" else portraits.from_files(files, FaceDetector())
+        found = _of_one_size(scenes.from_photos(files)) if task == "inpainting" else from_files(files, FaceDetector())
         if not found:
-            msg = f"{path} holds no {'photograph' if task == 'inpainting' else 'photograph with a face'}"
+            msg = f"{path} holds no photograph{'' if task == 'inpainting' else ' with a face'}"
             raise ValueError(msg)
         cache.parent.mkdir(parents=True, exist_ok=True)
         portraits.save(found, beside := cache.with_name(f"new-{cache.name}"))
@@ -87,31 +93,46 @@ def photographs_of(path: Path, task: TaskName, *, cache: Path) -> list[Portrait]
     return portraits.load(cache)
 
 
-def tiles(files: Sequence[Path]) -> list[Portrait]:
-    """Two overlapping tiles of each photograph: what inpainting is looked for in, faces or not.
-
-    The mean face stands in for landmarks: it only gives holes their outlines.
-    """
-    found = []
-    shape = (mean_shape() * CROP_PX + MARGIN_PX).astype(np.float32)
-    for file in files:
-        picture = portraits.read(file)
-        grow = max(1.0, CANVAS_PX / min(picture.shape[:2]))
-        if grow > 1:
-            picture = np.asarray(cv2.resize(picture, None, fx=grow, fy=grow, interpolation=cv2.INTER_CUBIC), np.uint8)
-        rest = np.array(picture.shape[:2]) - CANVAS_PX
-        for y, x in {(0, 0), tuple(map(int, rest))}:
-            canvas = np.ascontiguousarray(picture[y : y + CANVAS_PX, x : x + CANVAS_PX])
-            found.append(Portrait(canvas, shape, portraits.identity_of(file), file.parent.name, grow))
-    return found
+def _of_one_size(found: Sequence[Portrait]) -> list[Portrait]:
+    """The middle of each scene, as large as the smallest that is larger than what is forged in."""
+    large = [scene for scene in found if min(scene.canvas.shape[:2]) >= scenes.SIDE_PX]
+    height, width = (min((scene.canvas.shape[axis] for scene in large), default=0) for axis in (0, 1))
+    cut = []
+    for scene in large:
+        y, x = (scene.canvas.shape[0] - height) // 2, (scene.canvas.shape[1] - width) // 2
+        cut.append(replace(scene, canvas=np.ascontiguousarray(scene.canvas[y : y + height, x : x + width])))
+    return cut
 
 
-def _kept(stem: Path, photographs: Sequence[Portrait], families: Sequence[str], pairs: int) -> tuple[Item, ...]:
+def face_pair(photograph: Portrait, donor: Portrait, family: str, rng: Generator) -> Pair | None:
+    """A crop, its forgery and the mask in one view, after one life; None when nothing visible came of it."""
+    forgery = forged(photograph, donor, family, rng)
+    if not visible(photograph.canvas, forgery.picture, forgery.mask):
+        return None
+    life, view = lives.draw(rng), View.draw(rng)
+    return view.of(life(photograph.canvas)), view.of(life(forgery.picture)), view.of_mask(forgery.mask)
+
+
+def scene_pair(photograph: Portrait, donor: Portrait, family: str, rng: Generator) -> Pair | None:
+    """The same of a tile of any photograph."""
+    part = replace(photograph, canvas=scenes.square(photograph.canvas, rng), shape=scenes.NO_SHAPE)
+    forgery = forged(part, donor, family, rng, scenes.FAMILIES)
+    life, window = lives.draw(rng), scenes.Window.draw(rng)
+    real, fake = life(part.canvas), life(forgery.picture)
+    mask = window.of_mask(forgery.mask, fake.shape[0])
+    if mask.mean() < 0.003 or not visible(part.canvas, forgery.picture, forgery.mask):
+        return None
+    return window.of(real), window.of(fake), mask
+
+
+def _kept(
+    stem: Path, photographs: Sequence[Portrait], families: Sequence[str], pairs: int, make: Make
+) -> tuple[Item, ...]:
     """The items of one split, forged on the first call; crops and masks are opened from memory-mapped arrays."""
     lines_at = stem.with_suffix(".json")
     if not lines_at.exists():
         stem.parent.mkdir(parents=True, exist_ok=True)
-        lines = _forge_all(stem, photographs, families, pairs)
+        lines = _forge_all(stem, photographs, families, pairs, make)
         (beside := stem.with_suffix(".tmp")).write_bytes(msgspec.json.encode(lines))
         beside.replace(lines_at)  # last, so that it stands for the whole
     lines = msgspec.json.decode(lines_at.read_bytes(), type=list[Line])
@@ -130,7 +151,9 @@ def _kept(stem: Path, photographs: Sequence[Portrait], families: Sequence[str], 
     )
 
 
-def _forge_all(stem: Path, photographs: Sequence[Portrait], families: Sequence[str], pairs: int) -> list[Line]:
+def _forge_all(
+    stem: Path, photographs: Sequence[Portrait], families: Sequence[str], pairs: int, make: Make
+) -> list[Line]:
     """Write crops (N, S, S, 3) and masks (N, S, S) uint8 beside `stem`; returns their lines, pair after pair."""
     cv2.setNumThreads(0)
     rng = np.random.default_rng(int(hashlib.sha256(stem.name.encode()).hexdigest()[:8], 16))
@@ -142,17 +165,29 @@ def _forge_all(stem: Path, photographs: Sequence[Portrait], families: Sequence[s
     lines: list[Line] = []
     for family in families:
         for number, index in enumerate(rng.permutation(np.resize(np.arange(len(photographs)), pairs))):
-            photograph, donor = photographs[index], photographs[int(rng.integers(len(photographs)))]
-            forgery = forge(photograph, donor, family, rng)
-            life, view = degrade.draw(rng), View.draw(rng)
-            row, real = len(lines), f"{stem.name}/{family}/{number:05}/real"
-            crops[row], crops[row + 1] = view.of(life(photograph.canvas)), view.of(life(forgery.picture))
-            masks[row + 1] = np.rint(255 * np.clip(view.of_mask(forgery.mask), 0, 1)).astype(np.uint8)
-            lines.append(Line(real, REAL, photograph.identity, ""))
-            lines.append(Line(real.removesuffix("real") + "fake", family, photograph.identity, real))
+            photograph, (real, fake, mask) = _one(photographs, int(index), family, rng, make)
+            row, name = len(lines), f"{stem.name}/{family}/{number:05}"
+            crops[row], crops[row + 1], masks[row + 1] = real, fake, np.rint(255 * np.clip(mask, 0, 1))
+            lines.append(Line(f"{name}/real", REAL, photograph.identity, ""))
+            lines.append(Line(f"{name}/fake", family, photograph.identity, f"{name}/real"))
     crops.flush()
     masks.flush()
     return lines
+
+
+def _one(photographs: Sequence[Portrait], index: int, family: str, rng: Generator, make: Make) -> tuple[Portrait, Pair]:
+    """A pair of this photograph or, when none can be made of it (nobody to take a face from), of another one."""
+    for _ in range(20):
+        photograph = photographs[index]
+        # Families without donors never look at it.
+        donor = donor_for(photograph, photographs, family, rng)
+        alone = donor is None and family in OF_ONE_PERSON
+        pair = None if alone else make(photograph, donor or photograph, family, rng)
+        if pair:
+            return photograph, pair
+        index = int(rng.integers(len(photographs)))
+    msg = f"20 times in a row no visible {family} came out: give photographs of more people"
+    raise ValueError(msg)
 
 
 def _row(crops: NDArray[np.uint8], row: int) -> Pixels:

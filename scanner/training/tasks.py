@@ -101,20 +101,20 @@ class Pairing:
 OWN: dict[TaskName, Pairing] = {
     "face-swap": Pairing(
         ("self_blend",),
-        ("swap",),
-        "both end in a blended face, but the pasted pixels are the same person's in one and another person's in the "
-        "other, so colour statistics, geometry and seam differ",
+        ("swap", "mesh_swap"),
+        "all end in a blended face, but the pasted pixels are the same person's in the seen family and another "
+        "person's in the unseen ones, so colour statistics, geometry and seam differ",
     ),
     "attributes": Pairing(
         ("attribute",),
-        ("warp",),
-        "recoloured and retouched regions against moved ones (an expression is an attribute, too): no pixel operation "
+        ("ageing", "glasses"),
+        "recoloured and retouched regions against exchanged skin frequencies and objects drawn on: no pixel operation "
         "is shared",
     ),
     "inpainting": Pairing(
-        ("inpaint",),
-        ("resynthesis",),
-        "diffusion and patch copies against pixels redrawn from few coefficients, as generators fill a hole",
+        ("telea", "navier_stokes"),
+        ("patch_copy", "patch_fill"),
+        "diffusion leaves a hole too smooth; copied patches are as sharp as the picture itself",
     ),
 }
 """What is trained on and held out where no data set is given; `--seen` and `--unseen` may name other families."""
