@@ -6,6 +6,8 @@ One reason: C code that parses hostile media cannot be stopped by a Python timeo
 
     Jail (threads) -- Unix socket, 4 descriptors --> scanner.jailer (server) -- fork --> one locked-down child per job
 
+One server per module of tasks, started when first needed: a fork copies the maps of every library, and those of video
+made each picture's job 2.3 core-ms dearer.
 The parent keeps the wall clock and holds a pidfd of the child; the kernel keeps memory, CPU and file size.
 """
 
@@ -39,7 +41,7 @@ TASKS: Mapping[str, str] = {"image": "scanner.picture:decode", "video": "scanner
 """Everything that production may run in the jail: name -> module:function."""
 
 _SERVER_MODULE = "scanner.jailer"
-_PROBE = "probe"
+_PROBE, _PROBE_TARGET = "probe", "scanner.jailer:probe"
 _START_TIMEOUT_S = 30.0  # imports 0.4 s warm; a cold disk is slower
 _ANSWER_BYTES = 4_000_000
 _SELF_TEST_MEMORY_BYTES = 1_000_000_000
@@ -102,18 +104,19 @@ class _ForkServer:
 
 
 class Jail:
-    """A fork server and the jobs that run below it.
+    """The fork servers and the jobs that run below them.
 
-    Use it as a context manager; `run` may be called from many threads at once. Entering starts the server and tests the
+    Use it as a context manager; `run` may be called from many threads at once. Entering starts the first and tests the
     walls: raises NoJail when they do not hold and `settings.require_jail`. Leaving kills everything.
     `tasks` is the allow-list; only tests pass another one.
     """
 
     def __init__(self, settings: Settings, *, tasks: Mapping[str, str] = TASKS) -> None:
         self._settings = settings
-        self._tasks = {**tasks, _PROBE: "scanner.jailer:probe"}
+        self._tasks = {**tasks, _PROBE: _PROBE_TARGET}
+        self._home = _module(next(iter(self._tasks.values())))  # whose server the self-test uses
         self._lock = threading.Lock()
-        self._server: _ForkServer | None = None
+        self._servers: dict[str, _ForkServer] = {}  # by module
         self._report: JailReport | None = None
 
     def __enter__(self) -> Self:
@@ -139,11 +142,15 @@ class Jail:
         self.close()
 
     def close(self) -> None:
-        """Kill the server and with it all children; a later `run` would start it again."""
+        """Kill the servers and with them all children; a later `run` would start them again."""
         with self._lock:
-            server, self._server = self._server, None
-            if server is not None:
-                _stop(server)
+            while self._servers:
+                _stop(self._servers.popitem()[1])
+
+    @property
+    def _server(self) -> _ForkServer | None:
+        """The server that the self-test used."""
+        return self._servers.get(self._home)
 
     def report(self) -> JailReport:
         """What the self-test found; it runs again when the jail was never entered."""
@@ -173,33 +180,44 @@ class Jail:
             status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             stack.enter_context(status)
             with theirs:  # ours to close: the end of the job is when nobody holds it any more
-                self._send(request, (fd, payload, answer, theirs.fileno()))
+                self._send(task, request, (fd, payload, answer, theirs.fileno()))
             ended = _wait(status, timeout_s, on_deaf_server=self._give_up)
             if ended is not None:
                 log.debug("%s: %.3f s CPU, peak %d bytes", task, ended.cpu_s, ended.peak_bytes)
             _judge(ended, timeout_s)
             return _read(answer), _map(payload)
 
-    def _send(self, request: bytes, descriptors: tuple[int, ...]) -> None:
-        """Hand a job to the server, to a new one if it died."""
+    def _send(self, task: str, request: bytes, descriptors: tuple[int, ...]) -> None:
+        """Hand a job to the server of its module, to a new one if it died."""
+        home = self._home if task == _PROBE else _module(self._tasks[task])
         with self._lock:
             for last_try in (False, True):
-                if self._server is not None and not self._server.is_ours:
-                    _stop(self._server)
-                    self._server = None
-                if self._server is None:
-                    self._server = _start(self._tasks)
+                server = self._living(home)
                 try:
-                    socket.send_fds(self._server.control, [request], descriptors)
+                    socket.send_fds(server.control, [request], descriptors)
                 except OSError as error:
                     log.warning("the decoder's fork server is gone (%s); starting another", error)
-                    _stop(self._server)
-                    self._server = None
+                    _stop(self._servers.pop(home))
                     if last_try:
                         msg = "the decoder's fork server does not stay up; see the log"
                         raise NoJail(msg) from error
                 else:
                     return
+
+    def _living(self, home: str) -> _ForkServer:
+        """The server of a module, started where there is none; raises NoJail when it cannot have the tested walls."""
+        server = self._servers.get(home)
+        if server is not None and not server.is_ours:
+            _stop(self._servers.pop(home))
+            server = None
+        if server is None:
+            server = _start({n: t for n, t in self._tasks.items() if _module(t) in {home, _module(_PROBE_TARGET)}})
+            if self._report is not None and self._settings.require_jail and server.walls != self._report.walls:
+                _stop(server)
+                msg = "this machine isolated one decoder, but not the next; see `laescan doctor`"
+                raise NoJail(msg)
+            self._servers[home] = server
+        return server
 
     def _give_up(self) -> None:
         """The server itself does not answer: the next run gets another one."""
@@ -230,6 +248,10 @@ class Jail:
             memory_blocked=bool(found["memory"]),
             processes_blocked=bool(found["processes"]),
         )
+
+
+def _module(target: str) -> str:
+    return target.partition(":")[0]
 
 
 def _start(tasks: Mapping[str, str]) -> _ForkServer:

@@ -82,7 +82,7 @@ def cpu_s(pid: int | str) -> float:
 
 def tree_cpu_s(jails: tuple[Jail, ...]) -> float:
     """CPU time of this process and of all that happens in the jails."""
-    return time.process_time() + sum(cpu_s(jail._server.process.pid) for jail in jails)
+    return time.process_time() + sum(cpu_s(server.process.pid) for jail in jails for server in jail._servers.values())
 
 
 class Bench:
