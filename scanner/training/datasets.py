@@ -5,7 +5,8 @@
                       manipulated_sequences/.../masks/videos/000_003.mp4, and train.json, val.json, test.json
     Celeb-DF-v2       Celeb-real/, YouTube-real/, Celeb-synthesis/id0_id16_0000.mp4, List_of_testing_videos.txt
     DFDC              any folders with metadata.json: {"a.mp4": {"label": "FAKE", "original": "b.mp4"}, ...}
-    edited pairs      original/NAME, edited/METHOD/NAME (CelebA; identity_CelebA.txt, list_eval_partition.txt if there)
+    edited pairs      original/NAME, edited/METHOD/NAME, mask/METHOD/NAME.png if there (CelebA: identity_CelebA.txt,
+                      list_eval_partition.txt if there)
     holes             images/[METHOD/]NAME and holes/[METHOD/]NAME.png, or fake/ and mask/; originals in original/
 
 Nothing is opened here but the lists. One reason: only this file knows how others lay out their folders.
@@ -164,8 +165,17 @@ def edited_pairs(root: Path) -> list[Clip]:
     for method in sorted(p for p in (root / "edited").iterdir() if p.is_dir()):
         for path in _files(method, PICTURE_SUFFIXES):
             original = f"real/{path.stem}" if path.stem in originals else ""
-            clips.append(clip(f"{method.name}/{path.stem}", method.name, path, original))
+            found, mask = (
+                clip(f"{method.name}/{path.stem}", method.name, path, original),
+                _drawn(root, method.name, path),
+            )
+            clips.append(replace(found, mask=mask))
     return clips
+
+
+def _drawn(root: Path, method: str, path: Path) -> Path | None:
+    mask = root / "mask" / method / f"{path.stem}.png"
+    return mask if mask.exists() else None
 
 
 def _column(path: Path) -> dict[str, str]:
@@ -206,21 +216,21 @@ def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to lay out a folder: how it is recognised and read, and which task it is for."""
+    """One way to lay out a folder: how it is recognised and read, and which tasks it is for."""
 
     title: str
-    task: TaskName
+    tasks: tuple[TaskName, ...]
     sign: str  # a path below the root, or a pattern, that no other layout has
     clips: Callable[[Path], list[Clip]]
 
 
 LAYOUTS = (
-    Layout("FaceForensics++ (c23)", "face-swap", "manipulated_sequences", faceforensics),
-    Layout("Celeb-DF-v2", "face-swap", "Celeb-synthesis", celeb_df),
-    Layout("edited pairs", "attributes", "edited", edited_pairs),
-    Layout("pictures with holes", "inpainting", "holes", holes),
-    Layout("pictures with holes", "inpainting", "mask", holes),
-    Layout("DFDC", "face-swap", "**/metadata.json", dfdc),
+    Layout("FaceForensics++ (c23)", ("face-swap",), "manipulated_sequences", faceforensics),
+    Layout("Celeb-DF-v2", ("face-swap",), "Celeb-synthesis", celeb_df),
+    Layout("edited pairs", ("attributes", "face-swap"), "edited", edited_pairs),
+    Layout("pictures with holes", ("inpainting",), "holes", holes),
+    Layout("pictures with holes", ("inpainting",), "mask", holes),
+    Layout("DFDC", ("face-swap",), "**/metadata.json", dfdc),
 )
 
 

@@ -54,8 +54,8 @@ def task_data(
     Raises DatasetError when the folder is of another task or lacks a method, a split, or pictures of either kind.
     """
     layout = layout_of(root)
-    if layout.task != task:
-        msg = f"{root} is {layout.title}: that is for {layout.task}, not {task}"
+    if task not in layout.tasks:
+        msg = f"{root} is {layout.title}: that is for {' or '.join(layout.tasks)}, not {task}"
         raise DatasetError(msg)
     everything = layout.clips(root)
     methods = {clip.family for clip in everything} - {REAL}

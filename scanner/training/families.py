@@ -154,6 +154,24 @@ def donor_for(portrait: Portrait, portraits: Sequence[Portrait], family: str, rn
     return others[int(rng.integers(len(others)))] if others else None
 
 
+def cast(portrait: Portrait, portraits: Sequence[Portrait], family: str, rng: Generator) -> tuple[Portrait, Portrait]:
+    """A victim and a donor that this family can forge from: `portrait` where it has a donor, else one that has.
+
+    Raises ValueError when a family needs two pictures of one person and nobody has two.
+    """
+    donor = donor_for(portrait, portraits, family, rng)
+    if donor is not None:
+        return portrait, donor
+    if family not in OF_ONE_PERSON:
+        return portrait, portrait  # one person alone: most families need no donor
+    for index in rng.permutation(len(portraits)):
+        donor = donor_for(portraits[index], portraits, family, rng)
+        if donor is not None:
+            return portraits[index], donor
+    msg = f"{family} needs two pictures of one person, and these portraits have none"
+    raise ValueError(msg)
+
+
 def registered(moving: Pixels, fixed: Pixels, where: Mask) -> Pixels:
     """`moving` bent affinely onto `fixed`, by what they show inside `where` (ECC, Evangelidis & Psarakis 2008).
 
