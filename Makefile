@@ -13,7 +13,7 @@ EXAMPLES = $(wildcard tests/media/*.jpg)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## install everything into .venv (Debian: also python3-venv, when root)
+setup: $(INSTALLED) ## install everything into .venv (Debian: also python3-venv and chromium, when root)
 	@:
 
 $(INSTALLED): pyproject.toml constraints.txt .ci/setup

@@ -80,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     given = _parser().parse_args(arguments)
     try:
+        if given.command == "annotate":
+            return _annotate(given)
         return int(_scan(given) if given.command == "scan" else _doctor(json=given.json))
     except SettingsError as error:
         print(f"laescan: {error}", file=sys.stderr)
@@ -126,6 +128,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=raw,
     )
     doctor.add_argument("--json", action="store_true", help="the same as one JSON object")
+    annotate = commands.add_parser(
+        "annotate",
+        help="draw masks on the candidates that training selected",
+        description="Open a page on this machine, one picture after the other, to mark what was forged. Ctrl+C ends.",
+        epilog="Masks are saved as you draw: FOLDER/masks/NAME.png, 8-bit, 255 = forged; training reads them there.",
+    )
+    annotate.add_argument("folder", type=Path, metavar="FOLDER", help="with a candidates.json, as training writes it")
+    annotate.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any that is free)")
+    annotate.add_argument("--no-browser", action="store_true", help="only print the address")
     return parser
 
 
@@ -237,3 +248,25 @@ def _doctor(*, json: bool) -> int:
         print(f"  {'' if setting.is_default else '* '}{setting.variable}={setting.value}\n      {setting.meaning}")
     print("\nall is well" if found.ok else "\nsomething is wrong: see the lines with FAIL")
     return int(not found.ok)
+
+
+def _annotate(given: argparse.Namespace) -> Exit:
+    """Serve the page until Ctrl+C, then say what is there."""
+    import webbrowser
+
+    from scanner.training.annotate import serve
+    from scanner.training.candidates import CandidatesError, read_sources
+
+    def ready(address: str) -> None:
+        print(f"annotate at {address} (Ctrl+C ends)", flush=True)
+        if not given.no_browser:
+            webbrowser.open(address)
+
+    try:
+        asyncio.run(serve(given.folder, port=given.port, ready=ready))
+    except (CandidatesError, OSError, OverflowError) as error:  # the last: a port above 65535
+        print(f"laescan: {error}", file=sys.stderr)
+        return Exit.USAGE
+    sources = list(read_sources(given.folder).values())
+    print(", ".join(f"{sources.count(source)} {source}" for source in sorted(set(sources))) or "no mask yet")
+    return Exit.OK

@@ -89,6 +89,7 @@ PARTS = {
     "help": command_help,
     "help scan": lambda: command_help("scan"),
     "help doctor": lambda: command_help("doctor"),
+    "help annotate": lambda: command_help("annotate"),
 }
 
 

@@ -17,10 +17,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 SCANNER = sorted((ROOT / "scanner").rglob("*.py"))
+PAGES = {".css", ".html", ".js", ".svg"}
 PYTHON = [*SCANNER, *sorted((ROOT / "tests").glob("*.py"))]
 TEXTS = [
     *PYTHON,
-    *(path for path in sorted((ROOT / "scanner").rglob("*")) if path.suffix in {".j2", ".json", ".md"}),
+    *(path for path in sorted((ROOT / "scanner").rglob("*")) if path.suffix in PAGES | {".j2", ".json", ".md"}),
     *sorted(ROOT.glob("*.md")),
     *(ROOT / name for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/run", ".ci/setup")),
 ]
@@ -155,9 +156,11 @@ def test_wheel_claims_only_our_names(wheel: zipfile.ZipFile) -> None:
 def test_wheel_holds_weights_templates_and_licences(wheel: zipfile.ZipFile) -> None:
     inside = set(wheel.namelist())
     data = {
-        name_of(p) for p in (ROOT / "scanner").rglob("*") if p.suffix in {".safetensors", ".j2", ".json", ".LICENSE"}
+        name_of(p)
+        for p in (ROOT / "scanner").rglob("*")
+        if p.suffix in PAGES | {".safetensors", ".j2", ".json", ".LICENSE"}
     }
-    assert "scanner/weights/mtcnn.safetensors" in data
+    assert {"scanner/weights/mtcnn.safetensors", "scanner/training/annotate_page/index.html"} <= data
     assert data <= inside
     assert {"LICENSE", "NOTICE"} == {Path(name).name for name in inside if ".dist-info/licenses/" in name}
     assert not [name for name in inside if "__pycache__" in name or name.startswith("tests")]

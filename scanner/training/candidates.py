@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import cv2
 import msgspec
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from scanner.training.data import Sample
-from scanner.training.masks import Mask
-from scanner.training.portraits import Pixels
+if TYPE_CHECKING:
+    from scanner.training.data import Sample
+    from scanner.training.masks import Mask
+    from scanner.training.portraits import Pixels
 
 DIFFERENCE = 0.1
 """Grey levels, 0..1, by which a forged pixel differs from its original at least."""
@@ -62,7 +64,7 @@ class Masked:
     """One candidate with its mask, as training reads it."""
 
     name: str
-    sample: Sample
+    sample: "Sample"
     source: Source  # human or automatic
 
 
@@ -71,9 +73,9 @@ class Masked:
 
 def write_candidates(
     folder: Path,
-    samples: Sequence[Sample],
+    samples: "Sequence[Sample]",
     attention_maps: Sequence[ArrayLike] | None = None,
-    originals: Sequence[Pixels] | None = None,
+    originals: "Sequence[Pixels | None] | None" = None,
 ) -> list[Candidate]:
     """Write the pictures of `samples`, their maps (h, w) and originals (H, W, 3), and candidates.json as the last.
 
@@ -86,8 +88,8 @@ def write_candidates(
         _write_png(folder / (picture := f"pictures/{name}.png"), sample.crop)
         if attention_maps is not None:
             _write_png(folder / (attention := f"attention/{name}.png"), _as_grey(attention_maps[number]))
-        if originals is not None:
-            _write_png(folder / (original := f"originals/{name}.png"), originals[number])
+        if originals is not None and (before := originals[number]) is not None:
+            _write_png(folder / (original := f"originals/{name}.png"), before)
         found.append(Candidate(name, picture, attention, original, sample.family, sample.identity))
     _write(folder / "candidates.json", msgspec.json.format(msgspec.json.encode(found)))
     return found
@@ -176,7 +178,7 @@ def write_mask(folder: Path, name: str, mask: ArrayLike, source: Source = Source
         note_source(folder, name, None)
 
 
-def read_mask(folder: Path, candidate: Candidate) -> Mask | None:
+def read_mask(folder: Path, candidate: Candidate) -> "Mask | None":
     """The mask (H, W) in 0..1 of a candidate, None where there is none; raises CandidatesError when it does not fit."""
     path = mask_path(folder, candidate.name)
     if not path.exists():
@@ -191,6 +193,8 @@ def read_mask(folder: Path, candidate: Candidate) -> Mask | None:
 
 def read_masks(folder: Path) -> list[Masked]:
     """Every candidate that has a mask and was not skipped, in order: what stage 2 learns from."""
+    from scanner.training.data import Sample  # noqa: PLC0415 - brings torch, which the annotator need not wait for
+
     sources, found = read_sources(folder), []
     for candidate in read_candidates(folder):
         source = sources.get(candidate.name, Source.HUMAN)
@@ -206,7 +210,7 @@ def mask_path(folder: Path, name: str) -> Path:
     return folder / "masks" / f"{name}.png"
 
 
-def difference_mask(fake: Pixels, original: Pixels) -> Mask:
+def difference_mask(fake: "Pixels", original: "Pixels") -> "Mask":
     """The forged part (H, W), 0 or 1, of a picture whose original is known.
 
     |fake - original| in grey > 0.1, closed over 7 x 7 px, holes filled, components of at most 0.5 % dropped.
@@ -225,7 +229,7 @@ def difference_mask(fake: Pixels, original: Pixels) -> Mask:
 # ---------------------------------------------------------------- files
 
 
-def read_picture(path: Path) -> Pixels:
+def read_picture(path: Path) -> "Pixels":
     """A picture as (H, W, 3) RGB; raises CandidatesError when it cannot be read."""
     return _read(path, "RGB")
 
