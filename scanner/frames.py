@@ -4,6 +4,7 @@ In: RGB rows from a decoder. Out: a payload and a `Sheet` that describes it.
 One reason: pictures and video answer in one shape, which the parent can check against the payload's size.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
@@ -62,8 +63,16 @@ class FrameWriter:
         """Append one frame, (H, W, 3) uint8 RGB."""
         height, width, _ = pixels.shape
         rows = max(1, _STRIP_BYTES // (width * CHANNELS))
-        for top in range(0, height, rows):
-            write_all(self._payload, np.ascontiguousarray(pixels[top : top + rows]).data.cast("B"))
+        strips = (np.ascontiguousarray(pixels[top : top + rows]).data.cast("B") for top in range(0, height, rows))
+        self.write_strips(strips, (width, height), index, time_s)
+
+    def write_strips(
+        self, strips: Iterable[memoryview], size: tuple[int, int], index: int, time_s: float | None
+    ) -> None:
+        """Append one frame of `size` (width, height), whose rows come in strips from top to bottom."""
+        for strip in strips:
+            write_all(self._payload, strip)
+        width, height = size
         self.placed.append(Placed(index, time_s, width, height, self._offset))
         self._offset += height * width * CHANNELS
 

@@ -11,12 +11,12 @@ import struct
 import time
 import warnings
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pillow_heif
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
@@ -37,6 +37,7 @@ PLUGINS = {
 
 _ANIMATED = frozenset({"png", "webp", "gif", "avif"})  # several pictures in a JPEG or HEIC are other views, not time
 _WALKED_PIXELS = 200_000_000  # animation pixels decoded on the way to the sampled frames: about 1 s
+_STRIP_BYTES = 64 * 1024  # larger blocks are fresh pages from malloc (from 128 KB on), each of which costs a fault
 _BROKEN = (
     OSError,  # truncated, or a decoder's refusal
     SyntaxError,  # Pillow's word for a bad header
@@ -128,7 +129,8 @@ def _check_size(size: tuple[int, int], wanted: Wanted) -> None:
 def _decode_still(image: ImageFile.ImageFile, writer: FrameWriter, wanted: Wanted, notes: list[str]) -> Sheet:
     upright = _upright_rgb(image, notes)
     width, height = upright.size
-    writer.write(_pixels(_fit(upright, wanted, notes)), 0, None)
+    fitting = _fit(upright, wanted, notes)
+    writer.write_strips(_strips(fitting), fitting.size, 0, None)
     return Sheet(kind="image", width=width, height=height, frame_count=1, frames=writer.in_order())
 
 
@@ -158,7 +160,8 @@ def _decode_animation(
         start_s, clock_s = _times(image, clock_s)
         if index in chosen:
             size = frame.size
-            writer.write(_pixels(_fit(frame, wanted, notes)), index, start_s)
+            fitting = _fit(frame, wanted, notes)
+            writer.write_strips(_strips(fitting), fitting.size, index, start_s)
     if reach < count:
         notes.append(f"only the first {reach:,} of {count:,} frames of the animation were looked at")
         clock_s = None
@@ -235,5 +238,8 @@ def _fit(image: Image.Image, wanted: Wanted, notes: list[str]) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
-    return np.asarray(image)
+def _strips(image: Image.Image) -> Iterator[memoryview]:
+    """The rows of an RGB picture, in strips small enough to use the same memory again and stay in the cache."""
+    rows = max(1, _STRIP_BYTES // (CHANNELS * image.width))
+    for top in range(0, image.height, rows):
+        yield memoryview(image.crop((0, top, image.width, min(top + rows, image.height))).tobytes())
