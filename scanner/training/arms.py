@@ -42,7 +42,7 @@ PAPER = Scale(
     train_pairs=5000, pairs=32, candidates=32, epochs_1=30, epochs_2=15, decoded=1, adversary_width=64, workers=8
 )
 SMOKE = Scale(
-    train_pairs=24, val_pairs=6, test_pairs=6, pairs=4, candidates=2, epochs_1=2, patience=1, epochs_2=1, per_group=8,
+    train_pairs=18, val_pairs=4, test_pairs=4, pairs=4, candidates=2, epochs_1=1, patience=1, epochs_2=1, per_group=8,
     adversary_width=4, workers=0, model=LAEConfig(patch=4, widths=(8, 8, 16), latent=16),
 )  # fmt: skip
 SCALES = {"night": Scale(), "paper": PAPER, "smoke": SMOKE}
@@ -128,5 +128,6 @@ ARMS: dict[str, Arm] = {
     "forensic-transfer": Arm("ForensicTransfer (2018)", kind="forensic_transfer"),
 }
 PEERS = ("meso-inception", "xception", "forensic-transfer")
+SMOKE_ARMS = ("lae", "lae-no-masks", "meso-inception")
 DEFAULT = ("lae", "lae-random", "lae-no-masks", "lae-strong", *PEERS)
 """What `laescan train` runs unless asked otherwise: the paper's claims, and nothing more."""

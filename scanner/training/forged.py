@@ -5,7 +5,7 @@ A crop and its forgery share the view and the web life to the bit, so a forged p
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from scanner.faces import FaceDetector
 from scanner.training import lives, portraits, scenes
 from scanner.training.data import View
-from scanner.training.families import FAMILIES, OF_ONE_PERSON, donor_for, forged, visible
+from scanner.training.families import FAMILIES, cast, forged, visible
 from scanner.training.masks import Mask
 from scanner.training.portraits import CROP_PX, Pixels, Portrait, Split, from_files, split_of
 from scanner.training.tasks import REAL, Item, SeenSet, TaskData, TaskName, UnseenSet
 
+Pairs = Mapping[Split, int]
 Pair = tuple[Pixels, Pixels, Mask]  # real crop, forged crop, mask
 Make = Callable[[Portrait, Portrait, str, Generator], Pair | None]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -45,7 +46,7 @@ def forged_task(
     *,
     seen: Sequence[str],
     unseen: Sequence[str],
-    pairs: dict[Split, int],
+    pairs: Pairs,
     folder: Path,
 ) -> TaskData:
     """Forge (or read again from `folder`) `pairs` crops and forgeries per family and split, by identity.
@@ -178,11 +179,8 @@ def _forge_all(
 def _one(photographs: Sequence[Portrait], index: int, family: str, rng: Generator, make: Make) -> tuple[Portrait, Pair]:
     """A pair of this photograph or, when none can be made of it (nobody to take a face from), of another one."""
     for _ in range(20):
-        photograph = photographs[index]
-        # Families without donors never look at it.
-        donor = donor_for(photograph, photographs, family, rng)
-        alone = donor is None and family in OF_ONE_PERSON
-        pair = None if alone else make(photograph, donor or photograph, family, rng)
+        photograph, donor = cast(photographs[index], photographs, family, rng)
+        pair = make(photograph, donor, family, rng)
         if pair:
             return photograph, pair
         index = int(rng.integers(len(photographs)))

@@ -84,7 +84,7 @@ def numbers_of(items: Sequence[Item], watched: Watched, cut: float) -> Numbers:
     """Accuracy at the cut and at the built-in rule, AUC, EER, each class; by video, too, where there are any."""
     found = _of_scores([item.family for item in items], watched.raw, cut)
     videos = sorted({(item.group, item.family) for item in items})
-    if len(videos) < len(items):
+    if len(videos) < len(items) and any(item.group != item.identity for item in items):
         place = {video: number for number, video in enumerate(videos)}
         which = np.array([place[item.group, item.family] for item in items])
         pooled = np.bincount(which, watched.raw) / np.bincount(which)

@@ -55,6 +55,12 @@ class Plan:
     vgg: str | None = None  # a VGG-16 file; without it the perceptual weight is 0
     scale: Scale = field(default_factory=Scale)
 
+    def check(self) -> None:
+        """Raise ValueError for an unknown arm."""
+        if unknown := set(self.arms) - set(ARMS):
+            msg = f"no arm {', '.join(sorted(unknown))}; there are {', '.join(ARMS)}"
+            raise ValueError(msg)
+
     def keep(self, folder: Path) -> None:
         """Write plan.json; more arms and seeds may join later, anything else raises ValueError."""
         path = folder / "plan.json"
@@ -93,9 +99,7 @@ def run(plan: Plan, seen: SeenSet, folder: Path, *, tell: Tell = log.info) -> No
     if not isinstance(seen, SeenSet):  # a UnseenSet, or the whole TaskData
         msg = f"the trainer takes a SeenSet, not {type(seen).__name__}: what is unseen stays unseen"  # type: ignore[unreachable]
         raise TypeError(msg)
-    if unknown := set(plan.arms) - set(ARMS):
-        msg = f"no arm {', '.join(sorted(unknown))}; there are {', '.join(ARMS)}"
-        raise ValueError(msg)
+    plan.check()
     plan.keep(folder)
     waiting: list[Path] = []
     for seed in range(plan.seeds):

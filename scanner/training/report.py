@@ -167,8 +167,8 @@ def _evidence(results: Results) -> Section:
     rows = tuple((arm, *(spread(_of(results, arm, key)) for key in keys)) for arm in results)
     words = (
         "Overlap of map and mask (IoU at half of the maximum), share of |M| inside the mask, %.",
-        "Deletion: of the fakes that were caught, the share that turns real when the forged pixels are put back,",
-        "and the share in which map and score both fall, %.",
+        "Deletion: share of the caught fakes that turn real when the forged pixels are put back, %.",
+        "Agreement: share of them in which a_F, the mean of the map, falls together with the score, %.",
     )
     return Section("Evidence", words, ("arm", *(_plain(key) for key in keys)), rows)
 
