@@ -3,7 +3,9 @@
 import shutil
 from contextlib import contextmanager
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
+
+expect.set_options(timeout=20_000)  # ms; a busy machine is no failure
 
 # As root Chromium has no sandbox to give; the rest keeps it from looking for hosts that are not ours.
 FLAGS = (

@@ -16,9 +16,10 @@ const NOTES = {
   human: "Your mask.",
   automatic: "Made by a rule. Next keeps it as checked.",
   skipped: "Skipped. Drawing takes it in again.",
-  null: "No mask yet.",
+  null: "No mask yet: cover what was forged.",
 };
 const SAVED = { saved: "Saved", saving: "Saving", failed: "Not saved: laescan does not answer. Trying again." };
+const KEPT = 24; // pictures in memory with their steps; large ones are 50 MB each
 const STEP = 1.25; // of zoom and of the brush, per key press
 
 const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
@@ -64,6 +65,7 @@ class Page {
     const turn = ++this.turn;
     this.pen.drop();
     this.index = index;
+    this.scene = this.view.scene = null; // until the new one is there nothing can be drawn
     const { candidate } = this;
     history.replaceState(null, "", `#${candidate.name}`);
     try {
@@ -83,7 +85,7 @@ class Page {
       this.#size(most / 8);
     }
     this.#refresh();
-    this.#layers();
+    this.#layers().catch((error) => this.say(error.message));
     const following = this.candidates[index + 1];
     if (following) this.#load(following).catch(() => this.scenes.delete(following.name));
   }
@@ -95,8 +97,11 @@ class Page {
       const [picture, bits] = await Promise.all([server.bitmap("pictures", name), server.bits("masks", name)]);
       return { picture, mask: new Mask(width, height, bits) };
     };
-    if (!this.scenes.has(name)) this.scenes.set(name, load());
-    return /** @type {Promise<Scene>} */ (this.scenes.get(name));
+    const scene = this.scenes.get(name) ?? load();
+    this.scenes.delete(name);
+    this.scenes.set(name, scene); // as the latest
+    if (this.scenes.size > KEPT && this.saver.isIdle) this.scenes.delete([...this.scenes.keys()][0]);
+    return scene;
   }
 
   /** Fetch and colour what is to be shown and is not there yet. */
@@ -128,7 +133,8 @@ class Page {
   #actions() {
     const { view } = this;
     const step = (/** @type {"undo" | "redo"} */ way) => () => {
-      if (this.pen.drop() || !this.scene) return;
+      if (this.pen.isBusy) return void (this.pen.back() || this.pen.drop());
+      if (!this.scene) return;
       if (this.scene.mask[way]()) this.#drawn();
       view.redraw();
     };
@@ -195,6 +201,7 @@ class Page {
 
   /** Keep what is there and go on: to the following picture, after the last to the first without a mask. */
   #next() {
+    this.pen.close();
     this.pen.drop();
     const { candidate, scene } = this;
     if (!scene) return;

@@ -26,18 +26,20 @@ export class Hands {
     on("dblclick", () => pen.close());
     on("contextmenu", (event) => event.preventDefault());
     on("blur", () => this.#unhold());
+    on("blur", () => this.#by(""));
   }
 
   /** @param {PointerEvent} event */
   #down(event) {
     if (!this.view.scene) return;
     this.canvas.focus({ preventScroll: true });
+    this.#by("pointer");
     event.preventDefault();
     this.canvas.setPointerCapture(event.pointerId);
     this.fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     this.pen.byKeyboard = false;
     if (this.fingers.size > 1) {
-      if (this.pen.isDown) this.pen.drop(); // the first finger was the first of two, not a stroke
+      this.pen.interrupt(); // the first finger was the first of two, not a stroke
       this.panning = true;
     } else if (event.button === MIDDLE || this.spaceHeld || this.pen.tool === "hand") {
       this.panning = this.spaceUsed = true;
@@ -110,6 +112,7 @@ export class Hands {
     if (!scene) return;
     const { width, height } = scene.picture;
     const length = fine ? 1 : Math.max(1, Math.round(Math.min(width, height) / 64));
+    this.#by("");
     const from = this.#pen(width, height);
     const at = { x: clamp(from.x + dx * length, width), y: clamp(from.y + dy * length, height) };
     this.pen.move(at, this.view.scale);
@@ -128,6 +131,11 @@ export class Hands {
   hold() {
     this.spaceHeld = true;
     this.#cursor();
+  }
+
+  /** The ring of the focus is for those who came by keys. @param {"pointer" | ""} what */
+  #by(what) {
+    this.canvas.dataset.by = what;
   }
 
   #unhold() {

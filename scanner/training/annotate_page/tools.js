@@ -23,6 +23,7 @@ export class Pen {
     this.isDown = false;
     /** @type {Point[]} corners of the polygon under way, or the first corner of the box */
     this.corners = [];
+    this.pressed = 0; // corners before the button went down
     this.byKeyboard = false;
     this.value = /** @type {0 | 1} */ (1);
   }
@@ -42,6 +43,7 @@ export class Pen {
   down(at, scale, erase = false) {
     this.at = at;
     this.value = erase || this.tool === "eraser" ? 0 : 1;
+    this.pressed = this.corners.length;
     if (this.tool === "polygon") {
       const [first] = this.corners;
       if (first && this.corners.length > 2 && far(first, at) * scale < CLOSE_PX) return this.close();
@@ -105,6 +107,14 @@ export class Pen {
     this.corners = [];
     this.seen();
     return was;
+  }
+
+  /** The press meant something else: forget it, and only it. */
+  interrupt() {
+    if (!this.isDown) return;
+    const kept = this.tool === "polygon" ? this.corners.slice(0, this.pressed) : [];
+    this.drop();
+    this.corners = kept;
   }
 
   /** @param {(mask: Mask) => void} draw */

@@ -135,7 +135,7 @@ export class View {
     }
     if (show.mask) {
       this.#tint(scene.mask);
-      ctx.imageSmoothingEnabled = this.scale < 1;
+      ctx.imageSmoothingEnabled = this.scale < 3; // an edge one pixel wide would break up
       ctx.drawImage(this.tint, 0, 0);
     }
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
