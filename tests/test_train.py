@@ -156,13 +156,13 @@ def test_only_training_identities_are_trained_on_and_only_validation_ones_checke
 
 
 def test_only_the_families_of_the_config_are_ever_forged(monkeypatch, tmp_path):
-    forged, true_forge = set(), data.forge
+    forged, true_forge = set(), data.forged
 
     def watched(portrait, donor, family, rng):
         forged.add(family)
         return true_forge(portrait, donor, family, rng)
 
-    monkeypatch.setattr(data, "forge", watched)
+    monkeypatch.setattr(data, "forged", watched)
     train.train(portraits(), replace(CONFIG, families=("attribute", "warp"), pairs=6, steps=1), tmp_path)
     assert forged == {"attribute", "warp"}
 

@@ -5,7 +5,7 @@ camera and compression tell nothing.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,7 +18,8 @@ from torch.utils.data import IterableDataset
 
 from scanner.faces import sample
 from scanner.training import degrade
-from scanner.training.families import OF_ONE_PERSON, donor_for, forged
+from scanner.training.families import OF_ONE_PERSON, cast, donor_for, forged
+from scanner.training.lives import Life
 from scanner.training.masks import Mask
 from scanner.training.portraits import CANVAS_PX, CROP_PX, MARGIN_PX, Pixels, Portrait
 
@@ -62,18 +63,28 @@ class View:
         return np.asarray(out[:, ::-1] if self.flip else out, np.float32)
 
 
+Make = Callable[..., tuple[Sample, Sample]]
+"""How a canvas becomes a pair: `pair` below for faces, `scenes.pair` for photographs of anything."""
+
+
 def pair(
-    portrait: Portrait, donor: Portrait, family: str, rng: Generator, *, strength: float = 1.0
+    portrait: Portrait,
+    donor: Portrait,
+    family: str,
+    rng: Generator,
+    *,
+    strength: float = 1.0,
+    life: Life = degrade.draw,
 ) -> tuple[Sample, Sample]:
     """A real and a forged sample of one photograph in the same view, three times of four with the very same web life.
 
-    All that differs is then the forgery: the two gradients cancel but for it.
+    All that differs is then the forgery: the two gradients cancel but for it. `life` may also be `lives.draw`.
     """
     forgery = forged(portrait, donor, family, rng)
-    life = degrade.draw(rng, strength=strength)
-    other_life = life if rng.random() < 0.75 else degrade.draw(rng, strength=strength)
+    lived = life(rng, strength=strength)
+    other_life = lived if rng.random() < 0.75 else life(rng, strength=strength)
     view = View.draw(rng)
-    crop, fake_crop = view.of(life(portrait.canvas)), view.of(other_life(forgery.picture))
+    crop, fake_crop = view.of(lived(portrait.canvas)), view.of(other_life(forgery.picture))
     fake_mask = view.of_mask(forgery.mask)
     return (
         Sample(crop, np.zeros_like(fake_mask), "real", portrait.identity),
@@ -95,7 +106,7 @@ class Pairs(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     Sources are drawn by the square root of their size, so that the largest does not decide what a face looks like.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two by name, most with a default
         self,
         portraits: Sequence[Portrait],
         families: Sequence[str],
@@ -104,9 +115,11 @@ class Pairs(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         seed: int,
         begin: int = 0,
         easy_steps: int = 0,
+        make: Make = pair,
     ) -> None:
         """`begin` is the step to go on from; degradation grows from none to full over `easy_steps`."""
         super().__init__()
+        self.make = make
         self.portraits, self.families, self.pairs, self.seed = portraits, tuple(families), pairs, seed
         self.begin, self.easy_steps = begin, easy_steps
         sources = np.array([p.source for p in portraits])
@@ -124,15 +137,15 @@ class Pairs(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             reals, fakes = [], []
             for index in rng.choice(len(self.portraits), self.pairs, p=self.weight):
                 portrait, family = self.portraits[index], str(rng.choice(self.families))
-                donor = donor_for(portrait, self.portraits, family, rng) or portrait
-                real, fake = pair(portrait, donor, family, rng, strength=strength)
+                portrait, donor = cast(portrait, self.portraits, family, rng)
+                real, fake = self.make(portrait, donor, family, rng, strength=strength)
                 reals.append(real)
                 fakes.append(fake)
             yield collate(reals + fakes)
 
 
 def fixed(
-    portraits: Sequence[Portrait], families: Sequence[str], *, per_family: int, seed: int
+    portraits: Sequence[Portrait], families: Sequence[str], *, per_family: int, seed: int, make: Make = pair
 ) -> dict[str, list[Sample]]:
     """A set that never changes, by family (and "real"), for validation and test: `per_family` pairs of each."""
     rng = np.random.default_rng(seed)
@@ -144,7 +157,7 @@ def fixed(
             raise ValueError(msg)
         donors = donors or dict(enumerate(portraits))  # one person alone: most families need no donor
         order = rng.permutation(np.resize(list(donors), per_family))
-        pairs = [pair(portraits[i], donors[i], family, rng) for i in order]
+        pairs = [make(portraits[i], donors[i], family, rng) for i in order]
         found["real"] += [real for real, _ in pairs]
         found[family] = [fake for _, fake in pairs]
     return found

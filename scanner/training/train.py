@@ -1,6 +1,7 @@
 """Portraits in, checkpoint out: the training loop, resumable after a kill at any step.
 
     python -m scanner.training.train --portraits runs/portraits.npz --run runs/face --families self_blend,warp
+    python -m scanner.training.train --portraits runs/scenes.npz --run runs/inpaint --families telea --set subject=scene
 
 A run folder holds `config.json`, `log.jsonl` (one line per report) and `state.pt` (everything needed to go on).
 """
@@ -11,6 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,9 @@ import torch
 from torch import Tensor
 
 from scanner.lae import LAE, Encoder, LAEConfig
-from scanner.training import losses, metrics
-from scanner.training.data import Pairs, Sample, collate, fixed
-from scanner.training.portraits import Portrait, load, split_of
+from scanner.training import degrade, lives, losses, metrics, scenes
+from scanner.training.data import Make, Pairs, Sample, collate, fixed, pair
+from scanner.training.portraits import Portrait, Split, load, split_of
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,13 @@ class TrainConfig:
     val_steps: int = 500
     val_per_family: int = 100
     workers: int = 1
+    subject: str = "face"  # or "scene": what a canvas shows, see `scenes`
+    lives: str = "still"  # or "wide": with video codecs and screenshots
     model: LAEConfig = field(default_factory=LAEConfig)
+
+
+LIVES: dict[str, lives.Life] = {"still": degrade.draw, "wide": lives.draw}
+MAKERS: dict[str, Make] = {"face": pair, "scene": scenes.pair}
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
@@ -167,6 +175,11 @@ def check_families(config: TrainConfig, folder: Path) -> None:
             raise ValueError(msg)
 
 
+def split_in(portrait: Portrait, config: TrainConfig) -> Split:
+    """Which split a canvas belongs to; photographs that were kept back as a folder stay kept back."""
+    return scenes.split(portrait) if config.subject == "scene" else split_of(portrait.identity)
+
+
 def train(portraits: Sequence[Portrait], config: TrainConfig, folder: Path) -> Encoder:
     """Run or resume a training run in `folder`; validation is on seen families of validation identities only.
 
@@ -177,9 +190,9 @@ def train(portraits: Sequence[Portrait], config: TrainConfig, folder: Path) -> E
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1))
     run = Run(config, folder)
     run.resume()
-    trained = [p for p in portraits if split_of(p.identity) == "train"]
-    checked = [p for p in portraits if split_of(p.identity) == "val"]
-    val = fixed(checked, config.families, per_family=config.val_per_family, seed=1)
+    trained, checked = ([p for p in portraits if split_in(p, config) == name] for name in ("train", "val"))
+    make = partial(MAKERS[config.subject], life=LIVES[config.lives])
+    val = fixed(checked, config.families, per_family=config.val_per_family, seed=1, make=make)
     stream = Pairs(
         trained,
         config.families,
@@ -187,6 +200,7 @@ def train(portraits: Sequence[Portrait], config: TrainConfig, folder: Path) -> E
         seed=config.seed,
         begin=run.step,
         easy_steps=config.easy_steps,
+        make=make,
     )
     loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=config.workers)
     begun, recent = time.monotonic(), list[dict[str, float]]()
