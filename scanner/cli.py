@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "annotate":
             return _annotate(given)
+        if given.command in {"train", "evaluate"}:
+            return _learn(given)
         return int(_scan(given) if given.command == "scan" else _doctor(json=given.json))
     except SettingsError as error:
         print(f"laescan: {error}", file=sys.stderr)
@@ -137,7 +139,37 @@ def _parser() -> argparse.ArgumentParser:
     annotate.add_argument("folder", type=Path, metavar="FOLDER", help="with a candidates.json, as training writes it")
     annotate.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any that is free)")
     annotate.add_argument("--no-browser", action="store_true", help="only print the address")
+    _add_training(commands)
     return parser
+
+
+def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    train = commands.add_parser(
+        "train",
+        help="train the detector and its peers by the paper's protocol, and report",
+        description="Two stages with active selection, over arms and seeds. Give the same command again to go on.",
+        epilog="Exit codes: 0 done, 2 the command is wrong, 3 masks are to be drawn first (`laescan annotate`).",
+    )
+    train.add_argument("--task", required=True, choices=("face-swap", "attributes", "inpainting"))
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs and report; resumed when there")
+    train.add_argument("--data", type=Path, metavar="PATH", help="FaceForensics++, Celeb-DF-v2, DFDC, pairs or holes")
+    train.add_argument("--pictures", type=Path, metavar="PATH", help="instead of --data: photographs to forge from")
+    train.add_argument("--seen", action="append", metavar="FAMILY", help="trained on; may be repeated")
+    train.add_argument("--unseen", action="append", metavar="FAMILY", help="only measured; may be repeated")
+    train.add_argument("--arms", metavar="A,B", help="what to compare; `all` for every ablation (default: the claims)")
+    train.add_argument("--seeds", type=int, metavar="N", help="repetitions (default: 3)")
+    train.add_argument("--masks", choices=("automatic", "human"), default="automatic", help="of selected candidates")
+    train.add_argument(
+        "--vgg", type=Path, metavar="FILE", help="VGG-16 weights for the perceptual loss (else weight 0)"
+    )
+    train.add_argument("--scale", choices=("night", "paper"), default="night", help="two cores a night, or a GPU")
+    train.add_argument("--smoke", action="store_true", help="all of it, tiny: does it run?")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure what `laescan train` has finished",
+        description="Write report.html, report.md and report.json anew from every finished arm and seed.",
+    )
+    evaluate.add_argument("folder", type=Path, metavar="DIR", help="as given to `laescan train --out`")
 
 
 def _settings(frames: int | None) -> Settings:
@@ -269,4 +301,24 @@ def _annotate(given: argparse.Namespace) -> Exit:
         return Exit.USAGE
     sources = list(read_sources(given.folder).values())
     print(", ".join(f"{sources.count(source)} {source}" for source in sorted(set(sources))) or "no mask yet")
+    return Exit.OK
+
+
+def _learn(given: argparse.Namespace) -> Exit:
+    """Train or evaluate, and say where the report is."""
+    from scanner.errors import BadWeights
+    from scanner.training import command
+    from scanner.training.protocol import MasksWanted
+
+    def tell(words: str) -> None:
+        print(words, file=sys.stderr, flush=True)
+
+    try:
+        print((command.train if given.command == "train" else command.report)(given, tell))
+    except MasksWanted as wanted:
+        print(f"laescan: {wanted}", file=sys.stderr)
+        return Exit.SOME_FAILED
+    except (ValueError, OSError, BadWeights) as error:
+        print(f"laescan: {error}", file=sys.stderr)
+        return Exit.USAGE
     return Exit.OK
