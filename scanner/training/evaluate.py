@@ -10,7 +10,7 @@ Test identities and unseen families are measured once the thresholds stand, and 
 import argparse
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def evaluate(
     photos: Path,
     unseen: Sequence[str],
     *,
-    per_family: int = 200,
+    per_family: int = 100,
 ) -> tuple[Calibration, dict[str, Any]]:
     """Calibrate on validation, then measure on validation and test; returns the card of the checkpoint.
 
@@ -200,6 +200,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     calibration, card = evaluate(encoder, config, load(given.portraits), given.photos, unseen)
+    card = {"name": given.out.stem, "training": asdict(config), **card}
     save_checkpoint(given.out, encoder, calibration, card)
     given.out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
 
