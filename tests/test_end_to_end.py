@@ -93,6 +93,22 @@ def test_a_url_becomes_a_verdict_with_an_overlay(site, tmp_path):
         assert drawn.width >= 384
 
 
+def test_the_evidence_lies_where_the_forgery_is(site):
+    # One eye and half of the forehead of this person, whom training never saw, are painted over.
+    done = laescan("scan", "--json", f"{site}/pictures/example_inpaint.jpg")
+    verdict = msgspec.json.decode(done.stdout, type=Outcome).verdict
+    assert verdict.label == Label.MANIPULATED
+
+    # The strongest place of the map, taken from crop coordinates to the picture, is on the paint.
+    attention = verdict.faces[0].attention
+    row, column = divmod(attention.grid.index(max(attention.grid)), attention.size)
+    a, b, c, d, e, f = attention.crop_to_frame
+    u, v = (column + 0.5) / attention.size, (row + 0.5) / attention.size
+    x, y = a * u + b * v + c, d * u + e * v + f
+    assert 120 < x < 200
+    assert 90 < y < 190
+
+
 def test_what_cannot_be_judged_gets_a_code_and_never_a_score(site):
     sources = {
         f"{site}/pictures/fellow_1.jpg": None,
