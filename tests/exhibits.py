@@ -48,5 +48,5 @@ def seen_set(train=8, val=4, test=4):
 
 
 def task(**sizes):
-    unseen = UnseenSet(("grainy",), pairs(range(1000, 1004), "grainy", level=15))
+    unseen = UnseenSet(("grainy",), pairs(range(1000, 1004), "grainy", level=32))
     return TaskData("inpainting", seen_set(**sizes), unseen, origin="drawn for a test", masks="exact")

@@ -235,5 +235,5 @@ def test_only_some_pictures_are_decoded():
 
 
 def test_an_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match="no norm 'mean'; there are density, max, raw"):
+    with pytest.raises(ValueError, match="no norm 'mean' of the attention loss; there are density, max, raw"):
         losses.attention_loss(torch.zeros(1, 4, 4), torch.zeros(1, 64, 64), norm="mean")
