@@ -37,7 +37,7 @@ from scanner.jail import TASKS, Jail
 from scanner.pipeline import Scanner
 from scanner.settings import Settings
 
-PORTRAITS = sorted((Path(__file__).parent / "media").glob("*.jpg"))
+PORTRAITS = sorted((Path(__file__).parent / "media").glob("*_[123].jpg"))
 PICTURE_PX = 1024
 CLIP_S, CLIP_RATE, CLIP_GOP = 60, 24, 48  # a keyframe every 2 s, as video sites have it
 BATCHES = (1, 2, 4, 8)

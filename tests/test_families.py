@@ -85,6 +85,19 @@ def test_an_expression_comes_from_the_same_person_and_everything_else_from_anoth
         families.expression(victim, portraits()[1], rng)
 
 
+def test_a_portrait_without_a_twin_gives_its_place_to_one_that_has():
+    rng, (victim, twin) = np.random.default_rng(0), cast("expression", 0)
+    everybody = [*portraits(), twin]
+    for portrait in everybody:
+        one, other = families.cast(portrait, everybody, "expression", rng)
+        assert one.identity == other.identity == victim.identity
+        assert one is not other
+        assert families.cast(portrait, everybody, "splice", rng)[0] is portrait
+    assert families.cast(victim, [victim], "glasses", rng)[1] is victim
+    with pytest.raises(ValueError, match="two pictures of one person"):
+        families.cast(victim, portraits(), "expression", rng)
+
+
 def test_registration_undoes_a_shift_of_the_whole_head():
     victim = portraits()[0]
     moved = cv2.warpAffine(victim.canvas, np.array([[1, 0, 6.0], [0, 1, -4.0]]), (CANVAS_PX, CANVAS_PX))
