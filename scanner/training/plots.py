@@ -45,6 +45,9 @@ def svg(curves: Mapping[str, Curve], *, title: str, x: str, y: str) -> str:
         colour, below = COLOURS[number % len(COLOURS)], SIDE + 70 + 16 * number
         points = " ".join(f"{40 + px * SIDE:.1f},{24 + (1 - py) * SIDE:.1f}" for px, py in curve)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        if len(curve) <= 10:  # a line of one point cannot be seen
+            dots = (f'<circle cx="{40 + px * SIDE:.1f}" cy="{24 + (1 - py) * SIDE:.1f}" r="3"/>' for px, py in curve)
+            parts.append(f'<g fill="{colour}">{"".join(dots)}</g>')
         parts.append(f'<rect x="40" y="{below - 8}" width="10" height="10" fill="{colour}"/>')
         parts.append(f'<text x="56" y="{below}">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])

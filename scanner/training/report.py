@@ -31,7 +31,7 @@ STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; display: block; overflow-x: auto }
 td, th { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child, td:last-child { text-align: left }
+td:first-child, th:first-child { text-align: left }
 figure { display: inline-block; margin: .3rem }
 figcaption { font-size: .75rem; max-width: 24rem }
 """
