@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scanner.training import degrade, forge, masks, mesh, patches
 from scanner.training.accessories import glasses
-from scanner.training.forge import VISIBLE, Family, Forgery
+from scanner.training.forge import Family, Forgery
 from scanner.training.masks import Mask
 from scanner.training.portraits import Pixels, Portrait, region
 
@@ -101,13 +101,7 @@ def splice(portrait: Portrait, donor: Portrait, rng: Generator) -> tuple[Pixels,
 
 def contextual(portrait: Portrait, _donor: Portrait, rng: Generator) -> tuple[Pixels, Mask]:
     """A free-form region or a part of the face removed and filled by `patches.fill`."""
-    size = portrait.canvas.shape[0]
-    if rng.random() < 0.5:
-        hole = masks.blob(rng, size)
-    else:
-        name = str(rng.choice(["left_eye", "right_eye", "left_brow", "right_brow", "nose", "mouth"]))
-        grown = cv2.dilate(masks.named(portrait.shape, name, size), np.ones((7, 7), np.uint8))
-        hole = (masks.bend(np.asarray(grown, np.float32), rng, strength=0.01) > 0.5).astype(np.float32)
+    hole = masks.hole(portrait.shape, rng, portrait.canvas.shape[0])
     return patches.fill(portrait.canvas, hole, rng), hole
 
 
@@ -127,21 +121,8 @@ OF_ONE_PERSON = frozenset({"expression"})
 def forged(
     portrait: Portrait, donor: Portrait, family: str, rng: Generator, families: Mapping[str, Family] = FAMILIES
 ) -> Forgery:
-    """One forgery of any family; draws again (at most 8 times) while nothing visible changed, as `forge.forge` does."""
-    for _ in range(8):
-        picture, mask = families[family](portrait, donor, rng)
-        if visible(portrait.canvas, picture, mask):
-            break
-    return Forgery(picture, mask.astype(np.float32), family)
-
-
-def visible(original: Pixels, picture: Pixels, mask: Mask) -> bool:
-    """Whether the masked part has changed by VISIBLE grey levels on average and covers 0.3 % of the picture."""
-    change, area = (
-        cv2.resize(p, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-        for p in (cv2.absdiff(picture, original), mask.astype(np.float32))
-    )
-    return float((change.mean(2) * area).sum()) > VISIBLE * float(area.sum()) and float(area.mean()) > 0.003
+    """One forgery of any family, as `forge.forge` makes it."""
+    return forge.forge(portrait, donor, family, rng, families)
 
 
 def donor_for(portrait: Portrait, portraits: Sequence[Portrait], family: str, rng: Generator) -> Portrait | None:

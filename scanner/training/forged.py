@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scanner.faces import FaceDetector
 from scanner.training import lives, portraits, scenes
 from scanner.training.data import View
-from scanner.training.families import FAMILIES, cast, forged, visible
+from scanner.training.families import FAMILIES, cast, forged
+from scanner.training.forge import visible
 from scanner.training.masks import Mask
 from scanner.training.portraits import CROP_PX, Pixels, Portrait, Split, from_files, split_of
 from scanner.training.tasks import REAL, Item, SeenSet, TaskData, TaskName, UnseenSet

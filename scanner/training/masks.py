@@ -85,3 +85,12 @@ def blob(rng: Generator, size: int) -> Mask:
     mask = np.zeros((size, size), np.float32)
     cv2.ellipse(mask, tuple(map(int, centre)), tuple(map(int, axes)), float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
     return (bend(mask, rng, strength=0.03) > 0.5).astype(np.float32)
+
+
+def hole(shape: Points, rng: Generator, size: int) -> Mask:
+    """What inpainting removes, hard edged: a free-form patch or a part of the face."""
+    if rng.random() < 0.5:
+        return blob(rng, size)
+    name = str(rng.choice(["left_eye", "right_eye", "left_brow", "right_brow", "nose", "mouth"]))
+    grown = cv2.dilate(named(shape, name, size), np.ones((7, 7), np.uint8))
+    return (bend(np.asarray(grown, np.float32), rng, strength=0.01) > 0.5).astype(np.float32)
