@@ -22,7 +22,12 @@ PAGES = {".css", ".html", ".js", ".svg"}
 PYTHON = [*SOURCES, *sorted((ROOT / "tests").glob("*.py"))]
 TEXTS = [
     *PYTHON,
-    *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*")) if path.suffix in PAGES | {".j2", ".json", ".md"}),
+    *(
+        path
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*"))
+        if path.suffix in PAGES | {".j2", ".json", ".md"}
+    ),
     *sorted(ROOT.glob("*.md")),
     *(ROOT / name for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/run", ".ci/setup")),
 ]
