@@ -144,3 +144,56 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     verdict: Verdict | None = None
     failure: Failure | None = None
+
+
+QueueName = Literal["interactive", "bulk"]
+"""Somebody waits for the first; the second is a list that takes as long as it takes."""
+ScanState = Literal["queued", "running", "done", "failed", "cancelled"]
+"""The last three are terminal and carry an outcome: a verdict in `done`, a failure in the other two."""
+
+
+class ScanRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody asks to be scanned: a URL, or an upload by the sha256 of its bytes; raises ValueError unless one.
+
+    `name` is what an upload is called in answers. `rescan` does not answer from memory.
+    """
+
+    source_url: str | None = None
+    upload: str | None = None
+    name: str = "upload"
+    tenant: str
+    queue: QueueName = "interactive"
+    rescan: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.source_url is None) == (self.upload is None):
+            msg = "give either a URL or an upload"
+            raise ValueError(msg)
+
+    @property
+    def source(self) -> str:
+        """What the outcome calls it."""
+        return self.name if self.source_url is None else self.source_url
+
+
+class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One accepted scan as the ledger knows it; times are Redis's, seconds since 1970."""
+
+    id: str
+    tenant: str
+    source: str
+    queue: QueueName
+    state: ScanState
+    stage: str | None = None  # one of pipeline.STAGES, while running
+    percent: float | None = None  # 0..100 of that stage; null when its end is not known
+    position: int | None = None  # scans ahead in the same queue, while queued
+    attempt: int = 0  # how often a worker began
+    created_s: float
+    started_s: float | None = None
+    finished_s: float | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the outcome is there, for good."""
+        return self.outcome is not None

@@ -22,10 +22,14 @@
     │   ├── TooLong               too_long              a longer video than the limit, or too many streams
     │   ├── NoVideo               no_video              no video track, or a track without frames
     │   └── DecoderFailed         decoder_failed        the jailed decoder crashed or hit its memory, CPU or time limit
-    └── EngineError               we cannot judge now; the medium may be fine
-        ├── BadWeights            bad_weights           checkpoint missing, altered or of another version
-        ├── NoJail                no_jail               this machine cannot isolate the decoder
-        └── Internal              internal              a bug; the log has the trace
+    ├── EngineError               we cannot judge now; the medium may be fine
+    │   ├── BadWeights            bad_weights           checkpoint missing, altered or of another version
+    │   ├── NoJail                no_jail               this machine cannot isolate the decoder
+    │   └── Internal              internal              a bug; the log has the trace
+    └── JobError                  the service ended the scan, or did not take it
+        ├── Poisoned              poisoned              three workers in a row died while they scanned it
+        ├── Cancelled             cancelled             whoever asked for it took it back
+        └── KeyReused             idempotency_conflict  the idempotency key stands for another request
 
 A ScanError raised in the pipeline becomes the `failure` of an Outcome.
 It never becomes a score.
@@ -153,6 +157,22 @@ class NoJail(EngineError):
 
 class Internal(EngineError):
     code = "internal"
+
+
+class JobError(ScanError):
+    code = "job_failed"
+
+
+class Poisoned(JobError):
+    code = "poisoned"
+
+
+class Cancelled(JobError):
+    code = "cancelled"
+
+
+class KeyReused(JobError):
+    code = "idempotency_conflict"
 
 
 def by_code() -> dict[str, type[ScanError]]:
