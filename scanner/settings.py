@@ -7,7 +7,7 @@ An unknown `LAESCAN_*` name is an error, because a typo that is silently ignored
 
 from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -76,6 +76,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Path of another checkpoint than the shipped one."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """Compute threads of the engine; 0 = one per core, waiting passively."""
+    api_host: str = "127.0.0.1"
+    """Address that the API listens on; beyond loopback only with `access` set."""
+    api_port: Port = 8710
+    """Port that the API listens on."""
+    api_hosts: tuple[str, ...] = ()
+    """Host names, beside loopback's, under which the API may be called; any other Host is refused."""
+    access: Literal["auto", "token", "open"] = "auto"
+    """Who may call: auto = this machine without a token, nobody else; token = only with one; open = everyone."""
+    extension_ids: tuple[str, ...] = ()
+    """Browser extensions that may call the API: ids as in chrome-extension://ID or moz-extension://ID."""
+    submits_per_min: Positive = 60
+    """Scans that one token may submit per minute."""
+    lookups_per_min: Positive = 600
+    """Other requests that one token may make per minute."""
+    batches_per_min: Positive = 6
+    """Batches that one token may submit per minute."""
+    max_queued: Positive = 2_000
+    """Scans waiting in the interactive queue beyond which new ones are refused for a while."""
+    max_queued_bulk: Positive = 100_000
+    """Scans waiting in the bulk queue beyond which new ones are refused for a while."""
+    max_batch_urls: Positive = 10_000
+    """Most URLs in one batch."""
 
     def __post_init__(self) -> None:
         for network in self.allow_networks:
