@@ -98,6 +98,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Scans waiting in the bulk queue beyond which new ones are refused for a while."""
     max_batch_urls: Positive = 10_000
     """Most URLs in one batch."""
+    redis_url: str = ""
+    """Redis of queue and ledger: redis://host:6379/0, unix:///run/redis.sock; empty = `laescan serve` starts one."""
+    state: str = ""
+    """Folder of what must survive a restart; empty = $XDG_STATE_HOME/laescan, ~/.local/state/laescan without it."""
+    spool: str = ""
+    """Folder of uploads, shared by API and workers; empty = `spool` in the state folder."""
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0
+    """Worker processes that `laescan serve` and `laescan worker` keep running; 0 = one per core, at least 2."""
+    scan_timeout_s: PositiveSeconds = 900.0
+    """Longest time that one attempt at a scan may take, from the first byte to the verdict."""
+    outcome_ttl_s: PositiveSeconds = 86_400.0
+    """How long the outcome of a scan, its report and its overlay can be asked for by its id."""
 
     def __post_init__(self) -> None:
         for network in self.allow_networks:

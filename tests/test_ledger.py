@@ -1,0 +1,233 @@
+"""Rows in a real Redis: joined, promoted, cancelled, leased, fenced, told about."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+import redis.asyncio
+from redis_server import redis_in
+
+from scanner.contract import ScanRequest, ScanRow
+from scanner.errors import KeyReused
+from scanner.ledger import Ledger
+
+URL = "https://example.org/a.jpg"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> Iterator[str]:
+    with redis_in(tmp_path_factory.mktemp("r")) as found:
+        yield found
+
+
+def with_ledger(url: str, steps: Callable[[Ledger], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with redis.asyncio.Redis.from_url(url) as client:
+            await client.flushall()
+            await steps(Ledger(client))
+
+    asyncio.run(run())
+
+
+def ask(source_url: str = URL, tenant: str = "t", **more) -> ScanRequest:
+    return ScanRequest(source_url=source_url, tenant=tenant, **more)
+
+
+async def call(ledger: Ledger, step: str, *arguments: object) -> object:
+    return await ledger._step(args=[step, *arguments])
+
+
+async def end(ledger: Ledger, row: ScanRow, outcome: bytes = b'{"source":"x"}') -> None:
+    fence = (await call(ledger, "start", row.id, "w", 15_000))[0]
+    assert await call(ledger, "finish", row.id, fence, "done", outcome, 60) == 1
+
+
+def test_an_accepted_scan_waits_in_its_place(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        first = await ledger.accept(ask())
+        second = await ledger.accept(ask("https://example.org/b.jpg"))
+        assert (first.state, first.position, first.attempt, first.outcome) == ("queued", 0, 0, None)
+        assert second.position == 1
+        assert (await ledger.get(first.id, tenant="t")) == first
+        assert await ledger.depths() == {"interactive": 2, "bulk": 0, "running": 0}
+
+    with_ledger(url, steps)
+
+
+def test_other_tenants_see_nothing_and_do_nothing(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        row = await ledger.accept(ask())
+        assert (await ledger.accept(ask(tenant="u"))).id != row.id  # nor do they learn that it was asked for
+        assert await ledger.get(row.id, tenant="u") is None
+        assert await ledger.cancel(row.id, tenant="u") is None
+        assert await ledger.wait(row.id, tenant="u", timeout_s=0.1) is None
+        assert [event async for event in ledger.events(row.id, tenant="u")] == []
+        await ledger.redis.set(f"laescan:artifact:{row.id}:overlay.jpg", b"x")
+        assert await ledger.artifact(row.id, "overlay.jpg", tenant="u") is None
+        assert await ledger.artifact(row.id, "overlay.jpg", tenant="t") == b"x"
+        assert (await ledger.get(row.id, tenant="t")) == row
+
+    with_ledger(url, steps)
+
+
+def test_the_same_ask_joins_until_the_first_has_ended(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        first = await ledger.accept_for_queue(ask())
+        again = await ledger.accept_for_queue(ask())
+        assert (first.enqueue, again.enqueue, again.row.id) == (True, False, first.row.id)
+        assert (await ledger.accept(ask(rescan=True))).id != first.row.id
+        await end(ledger, first.row)
+        assert (await ledger.accept(ask())).id != first.row.id
+        assert (await ledger.tally())["joined"] == 1
+
+    with_ledger(url, steps)
+
+
+def test_an_interactive_ask_pulls_a_bulk_scan_forward(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        bulk = await ledger.accept(ask(queue="bulk"))
+        joined = await ledger.accept_for_queue(ask())
+        assert (joined.row.id, joined.row.queue, joined.row.position, joined.enqueue) == (
+            bulk.id,
+            "interactive",
+            0,
+            True,
+        )
+        back = await ledger.accept_for_queue(ask(queue="bulk"))
+        assert (back.row.id, back.row.queue, back.enqueue) == (bulk.id, "interactive", False)
+        assert await ledger.depths() == {"interactive": 1, "bulk": 0, "running": 0}
+
+    with_ledger(url, steps)
+
+
+def test_an_idempotency_key_stands_for_one_request_also_after_its_end(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        row = await ledger.accept(ask(), idempotency_key="k")
+        await end(ledger, row)
+        again = await ledger.accept_for_queue(ask(), idempotency_key="k")
+        assert (again.row.id, again.row.state, again.enqueue) == (row.id, "done", False)
+        with pytest.raises(KeyReused):
+            await ledger.accept(ask("https://example.org/b.jpg"), idempotency_key="k")
+        assert (await ledger.accept(ask(tenant="u"), idempotency_key="k")).id != row.id
+
+    with_ledger(url, steps)
+
+
+def test_a_batch_is_accepted_in_order_with_its_doubles_joined(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        asks = [ask(f"https://example.org/{i % 40}.jpg", queue="bulk") for i in range(50)]
+        accepted = await ledger.accept_many(asks)
+        assert [one.enqueue for one in accepted] == [True] * 40 + [False] * 10
+        assert [one.row.source for one in accepted] == [one.source_url for one in asks]
+        assert [one.row.position for one in accepted[:40]] == list(range(40))
+        rows = await ledger.get_many([accepted[3].row.id, "unknown"], tenant="t")
+        assert rows == [accepted[3].row, None]
+
+    with_ledger(url, steps)
+
+
+def test_cancelling_ends_a_scan_and_its_worker_can_write_no_more(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        row = await ledger.accept(ask())
+        fence = (await call(ledger, "start", row.id, "w", 15_000))[0]
+        cancelled = await ledger.cancel(row.id, tenant="t")
+        assert (cancelled.state, cancelled.outcome.failure.code) == ("cancelled", "cancelled")
+        assert await call(ledger, "renew", row.id, fence, 15_000) == 0
+        assert await call(ledger, "progress", row.id, fence, "fetch", 50) == 0
+        assert await call(ledger, "finish", row.id, fence, "done", b"{}", 60) == 0
+        assert await ledger.cancel(row.id, tenant="t") == cancelled
+        assert await ledger.depths() == {"interactive": 0, "bulk": 0, "running": 0}
+        assert await call(ledger, "start", row.id, "w", 15_000) == []
+
+    with_ledger(url, steps)
+
+
+def test_only_the_holder_of_the_lease_writes(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        row = await ledger.accept(ask())
+        old = (await call(ledger, "start", row.id, "w1", 0))[0]
+        assert await call(ledger, "start", row.id, "w2", 15_000) == []
+        (_, taken) = await call(ledger, "take_expired", 10, 15_000)
+        assert await call(ledger, "finish", row.id, old, "done", b"{}", 60) == 0
+        assert await call(ledger, "take_expired", 10, 15_000) == []  # one reconciler, not all of them
+        assert await call(ledger, "give_back", row.id, taken, 1, 0) == b"interactive"
+        new, attempt, *_ = await call(ledger, "start", row.id, "w2", 15_000)
+        assert attempt == 2
+        assert await call(ledger, "finish", row.id, new, "done", b'{"source":"x"}', 60) == 1
+        assert await call(ledger, "finish", row.id, new, "failed", b"{}", 60) == 0
+        assert (await ledger.get(row.id, tenant="t")).state == "done"
+
+    with_ledger(url, steps)
+
+
+def test_a_scan_given_back_keeps_its_place_and_its_attempts(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        first = await ledger.accept(ask())
+        await ledger.accept(ask("https://example.org/b.jpg"))
+        fence = (await call(ledger, "start", first.id, "w", 15_000))[0]
+        assert await call(ledger, "give_back", first.id, fence, 0, 0) == b"interactive"
+        row = await ledger.get(first.id, tenant="t")
+        assert (row.state, row.position, row.attempt) == ("queued", 0, 0)
+        fence = (await call(ledger, "start", first.id, "w", 15_000))[0]
+        assert await call(ledger, "give_back", first.id, fence, 1, 1) == b"later"
+        await asyncio.sleep(0.01)
+        assert await call(ledger, "take_due", 10) == [first.id.encode(), b"interactive"]
+        assert await call(ledger, "take_due", 10) == []
+
+    with_ledger(url, steps)
+
+
+def test_events_tell_each_change_and_end_with_the_outcome(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        row = await ledger.accept(ask())
+        seen = []
+
+        async def listen() -> None:
+            seen.extend(
+                [(event.state, event.stage, event.percent) async for event in ledger.events(row.id, tenant="t")]
+            )
+
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0.1)
+        fence = (await call(ledger, "start", row.id, "w", 15_000))[0]
+        await asyncio.sleep(0.1)
+        await call(ledger, "progress", row.id, fence, "fetch", 50)
+        await asyncio.sleep(0.1)
+        await call(ledger, "finish", row.id, fence, "done", b'{"source":"x"}', 60)
+        await listening
+        assert seen[0] == ("queued", None, None)
+        assert ("running", "fetch", 50.0) in seen
+        assert seen[-1] == ("done", None, None)
+
+    with_ledger(url, steps)
+
+
+def test_waiting_ends_with_the_scan_or_with_the_time(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        row = await ledger.accept(ask())
+        assert (await ledger.wait(row.id, tenant="t", timeout_s=0.05)).state == "queued"
+        waiters = [asyncio.create_task(ledger.wait(row.id, tenant="t", timeout_s=20)) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        await end(ledger, row)
+        assert {one.state for one in await asyncio.gather(*waiters)} == {"done"}
+        assert await ledger.wait("unknown", tenant="t", timeout_s=5) is None
+
+    with_ledger(url, steps)
+
+
+def test_an_outcome_is_forgotten_in_time_and_no_sooner(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        row = await ledger.accept(ask())
+        assert await ledger.redis.ttl(f"laescan:scan:{row.id}") == -1  # what is owed stays
+        await end(ledger, row)
+        assert 0 < await ledger.redis.ttl(f"laescan:scan:{row.id}") <= 60
+
+    with_ledger(url, steps)
+
+
+def test_no_key_shows_a_url(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        await ledger.accept(ask("https://example.org/secret-token"), idempotency_key="secret-key")
+        assert [key for key in await ledger.redis.keys("*") if b"secret" in key] == []
+
+    with_ledger(url, steps)
