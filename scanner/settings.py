@@ -110,6 +110,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Longest time that one attempt at a scan may take, from the first byte to the verdict."""
     outcome_ttl_s: PositiveSeconds = 86_400.0
     """How long the outcome of a scan, its report and its overlay can be asked for by its id."""
+    url_fresh_s: PositiveSeconds = 300.0
+    """How long the verdict on a URL is given again without asking its server whether it changed."""
+    near_labels: tuple[Literal["manipulated", "inconclusive", "authentic", "no_face"], ...] = (
+        "manipulated",
+        "inconclusive",
+    )
+    """Verdicts that a re-encoded copy of a picture may inherit until it is scanned itself; empty = none."""
+    near_audits: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    """Share of inherited verdicts that a scan checks afterwards; the first two of every picture always are."""
 
     def __post_init__(self) -> None:
         for network in self.allow_networks:
