@@ -4,14 +4,18 @@ Alignment is here, and nowhere else, because training and scanning must cut the 
 place, the whole head from hairline to chin inside. Tracks compare places only, never identities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from scanner.mtcnn import Found, Mtcnn
+if TYPE_CHECKING:
+    from scanner.mtcnn import Found
+
+T = TypeVar("T")
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -37,11 +41,56 @@ class Face:
     confidence: float
 
 
+@dataclass(frozen=True)
+class Glance:
+    """A wish: the faces of these frames (by number), each turned by so many quarters first (0 = as it stands)."""
+
+    frames: Sequence[int]
+    quarters: int
+
+
+def all_around(shapes: Sequence[tuple[int, ...]]) -> Generator[Glance, list[list[T]], list[list[T]]]:
+    """Which glances find the faces of one medium: yields each, is sent what was seen, returns the faces per frame.
+
+    A shot (frames of one shape) without any face is looked at again on its sides and its head, a few frames first.
+    A generator, because what it asks may be answered here, or by another process that is waited for.
+    """
+    faces = yield Glance(range(len(shapes)), 0)
+    shots: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        shots.setdefault(shape, []).append(index)
+    for shot in shots.values():
+        if any(faces[i] for i in shot):
+            continue
+        probes = shot[:: -(-len(shot) // MAX_PROBES)]
+        for quarters in (1, 3, 2):
+            if any((yield Glance(probes, quarters))):
+                for i, found in zip(shot, (yield Glance(shot, quarters)), strict=True):
+                    faces[i] = found
+                break
+    return faces
+
+
+def answered(
+    plan: Generator[Glance, list[list[T]], list[list[T]]], see: Callable[[Glance], list[list[T]]]
+) -> list[list[T]]:
+    """What `all_around` returns when `see` answers it."""
+    seen: list[list[T]] | None = None
+    while True:
+        try:
+            glance = next(plan) if seen is None else plan.send(seen)
+        except StopIteration as ended:
+            return cast("list[list[T]]", ended.value)
+        seen = see(glance)
+
+
 class FaceDetector:
     """Finds faces in frames; one per process, on "cpu" or "cuda". Threads are torch's own setting."""
 
     def __init__(self, device: str = "cpu") -> None:
         """Load the shipped cascade; raises BadWeights."""
+        from scanner.mtcnn import Mtcnn  # noqa: PLC0415 - work horses link and cut faces, and must not load torch
+
         self._cascade = Mtcnn(device=device)
 
     def detect(self, frames: Sequence[Pixels], *, min_face_px: int = 40, max_faces: int = 32) -> list[list[Face]]:
@@ -50,26 +99,29 @@ class FaceDetector:
         Faces are found at any tilt up to 45 degrees; a shot without any is looked at again on its sides and its head.
         From 7 Mpx on the smallest face grows with the picture (50 Mpx: 110 px), to bound the work.
         """
+
+        def see(glance: Glance) -> list[list[Face]]:
+            chosen = [frames[i] for i in glance.frames]
+            return self.glance(chosen, quarters=glance.quarters, min_face_px=min_face_px, max_faces=max_faces)
+
+        return answered(all_around([frame.shape for frame in frames]), see)
+
+    def glance(
+        self, frames: Sequence[Pixels], *, quarters: int = 0, min_face_px: int = 40, max_faces: int = 32
+    ) -> list[list[Face]]:
+        """Faces of each frame by itself, after `quarters` turns of `np.rot90`, in pixels of the unturned frame."""
         shapes: dict[tuple[int, ...], list[int]] = {}
         for index, frame in enumerate(frames):
             shapes.setdefault(frame.shape, []).append(index)
         faces: list[list[Face]] = [[] for _ in frames]
         for same in shapes.values():
-            for i, found in zip(same, self._look([frames[i] for i in same], min_face_px), strict=True):
+            for i, found in zip(same, self._look([frames[i] for i in same], quarters, min_face_px), strict=True):
                 faces[i] = found[:max_faces]
         return faces
 
-    def _look(self, frames: list[Pixels], min_face_px: int) -> list[list[Face]]:
-        found = [largest_first(one) for one in self._cascade.detect(frames, min_face_px=min_face_px)]
-        probes = frames[:: -(-len(frames) // MAX_PROBES)]
-        for quarters in (1, 3, 2):
-            if any(found):
-                break
-            if any(self._look_turned(probes, quarters, min_face_px)):
-                found = self._look_turned(frames, quarters, min_face_px)
-        return found
-
-    def _look_turned(self, frames: list[Pixels], quarters: int, min_face_px: int) -> list[list[Face]]:
+    def _look(self, frames: list[Pixels], quarters: int, min_face_px: int) -> list[list[Face]]:
+        if not quarters:
+            return [largest_first(one) for one in self._cascade.detect(frames, min_face_px=min_face_px)]
         turned = [np.ascontiguousarray(np.rot90(frame, quarters)) for frame in frames]
         height, width = frames[0].shape[:2]
         answers = self._cascade.detect(turned, min_face_px=min_face_px)
@@ -87,7 +139,7 @@ def turned_back(face: Face, quarters: int, width: int, height: int) -> Face:
     return Face((x0, y0, x1, y1), landmarks, face.confidence)
 
 
-def largest_first(found: Found) -> list[Face]:
+def largest_first(found: "Found") -> list[Face]:
     """The cascade's answer as faces, sorted by box area."""
     boxes = [(float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in found.boxes]
     faces = [Face(b, p, float(c)) for b, p, c in zip(boxes, found.landmarks, found.confidence, strict=True)]

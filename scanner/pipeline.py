@@ -1,7 +1,8 @@
 """A source in, an Outcome out: the one file that knows the order of the work.
 
-    fetch -> decode (jailed) -> detect faces -> crop -> score -> judge
+    fetch -> recall -> decode (jailed) -> recall -> score (find faces, cut them out, score them) -> judge -> remember
 
+Recalling and remembering happen where a Memory is given.
 Videos and animations: every second frame first; the rest only when those do not agree strongly.
 One reason: this is the edge where everything that can go wrong becomes a value. A failure that we expect is an Outcome
 with its code; a bug is an Outcome with code `internal` and a trace in the log.
@@ -9,33 +10,33 @@ with its code; a bug is an Outcome with code `internal` and a trace in the log.
 
 import asyncio
 import contextlib
-import functools
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Self
 
 from scanner.contract import Failure, Media, Outcome, Verdict
 from scanner.decode import Decoded, Frame, decode
-from scanner.detector import Detector
 from scanner.errors import Internal, RateLimited, ScanError
-from scanner.faces import CROP_PX, Face, FaceDetector, Matrix, Pixels, Quality, align, judge_quality, link
+from scanner.faces import link
 from scanner.fetch import Fetched, fetch
 from scanner.jail import Jail
+from scanner.memory import Memory
+from scanner.model import Model, SeenFace
 from scanner.settings import Settings
 from scanner.verdict import EARLY_FRAMES, FrameInfo, ScoredFace, agree_strongly, judge
 
+if TYPE_CHECKING:
+    from scanner.local_model import LocalModel
+
 log = logging.getLogger(__name__)
 
-STAGES = ("fetch", "decode", "detect", "crop", "score", "judge")
-"""In this order; the names in `timings_s` and in progress reports."""
+STAGES = ("fetch", "recall", "decode", "score", "judge")
+"""The names in `timings_s` and in progress reports; `recall` only with a memory, before and after `decode`."""
 
 Progress = Callable[[str, float | None], None]
 """Called with a stage and how much of it is done, 0..1, None = unknown; from any thread."""
@@ -47,24 +48,6 @@ class ScanResult:
 
     outcome: Outcome
     frames: tuple[Frame, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """One face of one frame and where its crop came from."""
-
-    face: Face
-    quality: Quality
-    crop_to_frame: Matrix  # (2, 3)
-
-
-@dataclass(eq=False)
-class _Judged:
-    """One frame's faces with the model's answers, (n,) and (n, 16, 16)."""
-
-    cuts: list[_Cut]
-    raw: np.ndarray
-    attention: np.ndarray
 
 
 @dataclass
@@ -85,22 +68,20 @@ class _Stages:
 
 
 class Scanner:
-    """The jail, the face detector and the model, loaded once for any number of scans; a context manager.
+    """The jail and the model, made ready once for any number of scans, also at once; a context manager.
 
-    Entering raises BadWeights or NoJail. Scans may run concurrently; the model serves one at a time, in a thread of its
-    own: two at once would fight for the same cores, and oneDNN compiles its kernels anew for every thread.
+    Without a `model` it loads its own; a given one stays the giver's to close. Entering raises BadWeights or NoJail.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, model: Model | None = None, memory: Memory | None = None) -> None:
         self.settings = settings
+        self._given, self._memory = model, memory
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self.jail = stack.enter_context(Jail(self.settings))
-            self.detector = Detector.load(self.settings)
-            self._faces = FaceDetector(self.detector.backend.device)
-            self._model_thread = stack.enter_context(ThreadPoolExecutor(1, "laescan-model"))
+            self.model: Model = self._given or stack.enter_context(_local_model(self.settings))
             self._stack = stack.pop_all()
         return self
 
@@ -109,15 +90,32 @@ class Scanner:
     ) -> None:
         self._stack.close()
 
-    async def scan(self, source: str, *, progress: Progress | None = None, keep_frames: bool = False) -> ScanResult:
+    async def scan(
+        self,
+        source: str,
+        *,
+        progress: Progress | None = None,
+        keep_frames: bool = False,
+        urgent: bool = True,
+        rescan: bool = False,
+    ) -> ScanResult:
         """Judge a URL, a path or `-`. Never raises for what is wrong with the source, nor for a bug: see Outcome.
 
-        `keep_frames` holds the scored frames in memory for a report.
+        `keep_frames` holds the frames of the verdict in memory for a report, `urgent` goes before what is not at a
+        shared model, `rescan` judges anew what is remembered.
         """
         stages = _Stages(progress or (lambda _stage, _done: None))
         try:
             with tempfile.TemporaryDirectory(prefix="laescan-") as folder:
-                verdict, frames = await self._scan(source, Path(folder), stages, keep_frames=keep_frames)
+                work = _Work(
+                    scanner=self,
+                    stages=stages,
+                    memory=self._memory,
+                    keep_frames=keep_frames,
+                    urgent=urgent,
+                    rescan=rescan,
+                )
+                verdict, frames = await work.scan(source, Path(folder))
         except ScanError as error:
             return ScanResult(Outcome(source=_legible(source), failure=_failure(error)))
         except Exception as error:
@@ -132,84 +130,106 @@ class Scanner:
         """`scan`, where there is no event loop."""
         return asyncio.run(self.scan(source, progress=progress, keep_frames=keep_frames))
 
-    async def _scan(
-        self, source: str, folder: Path, stages: _Stages, *, keep_frames: bool
-    ) -> tuple[Verdict, tuple[Frame, ...]]:
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """One scan."""
+
+    scanner: Scanner
+    stages: _Stages
+    memory: Memory | None
+    keep_frames: bool
+    urgent: bool
+    rescan: bool
+
+    async def scan(self, source: str, folder: Path) -> tuple[Verdict, tuple[Frame, ...]]:
+        """From the source to the verdict and, when they are to be kept, its frames."""
+        stages, settings = self.stages, self.scanner.settings
+
         def fetched_bytes(so_far: int, total: int | None) -> None:
             stages.progress("fetch", so_far / total if total else None)
 
         with stages.stage("fetch"):
-            fetched = await fetch(source, folder=folder, settings=self.settings, progress=fetched_bytes)
+            fetched = await fetch(source, folder=folder, settings=settings, progress=fetched_bytes)
+        known = await self._recalled(fetched)
+        if known and not self.keep_frames:
+            return known, ()
         with stages.stage("decode"):
-            decoded = await asyncio.to_thread(decode, fetched.path, jail=self.jail, settings=self.settings)
-        judge_it = functools.partial(self._judge, fetched, decoded, stages, keep_frames=keep_frames)
-        return await asyncio.get_running_loop().run_in_executor(self._model_thread, judge_it)
-
-    def _judge(
-        self, fetched: Fetched, decoded: Decoded, stages: _Stages, *, keep_frames: bool
-    ) -> tuple[Verdict, tuple[Frame, ...]]:
-        """From frames to the verdict; blocks."""
-        frames, faces = self._score_enough(decoded.frames, stages)
-        warnings = decoded.warnings
-        if len(frames) < len(decoded.frames):
-            warnings += (f"{len(frames)} of {len(decoded.frames)} frames were scored; they agree.",)
+            decoded = await asyncio.to_thread(decode, fetched.path, jail=self.scanner.jail, settings=settings)
+        known = known or await self._recalled(fetched, decoded)
+        if known:
+            return known, _frames_of(known, decoded) if self.keep_frames else ()
+        frames, faces = await self._score_enough(decoded.frames)
         with stages.stage("judge", 1.0):
-            verdict = judge(
-                faces,
-                [_info(frame) for frame in frames],
-                media=_media(fetched, decoded),
-                model=self.detector.info,
-                calibration=self.detector.calibration,
-                timings_s=stages.timings_s,
-                warnings=warnings,
-                min_face_px=self.settings.min_face_px,
-            )
-        return verdict, frames if keep_frames else ()
+            verdict = await asyncio.to_thread(self._judge, fetched, decoded, frames, faces)
+        if self.memory:
+            await self.memory.remember(fetched, decoded, verdict)
+        return verdict, frames if self.keep_frames else ()
 
-    def _score_enough(self, frames: tuple[Frame, ...], stages: _Stages) -> tuple[tuple[Frame, ...], list[ScoredFace]]:
+    async def _recalled(self, fetched: Fetched, decoded: Decoded | None = None) -> Verdict | None:
+        """What the memory says, when there is one and it is asked."""
+        if self.memory is None or self.rescan:
+            return None
+        with self.stages.stage("recall"):
+            if decoded is None:
+                return await self.memory.recall(fetched)
+            return await self.memory.recall_decoded(fetched, decoded)
+
+    async def _score_enough(self, frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], list[ScoredFace]]:
         """Score every second frame and, unless those settle it, the others; out: the scored frames and their faces."""
         first = frames[::2]
         if len(first) < EARLY_FRAMES:
-            return frames, _linked(frames, self._score(frames, stages, 0.0))
-        judged = self._score(first, stages, 0.0)
-        faces = _linked(first, judged)
-        if agree_strongly(faces, frame_count=len(first), calibration=self.detector.calibration):
+            return frames, _linked(frames, await self._score(frames, 0.0))
+        seen = await self._score(first, 0.0)
+        faces = _linked(first, seen)
+        if agree_strongly(faces, frame_count=len(first), calibration=self.scanner.model.calibration):
             return first, faces
-        rest = self._score(frames[1::2], stages, 0.5)
-        merged = [rest[at // 2] if at % 2 else judged[at // 2] for at in range(len(frames))]
+        rest = await self._score(frames[1::2], 0.5)
+        merged = [rest[at // 2] if at % 2 else seen[at // 2] for at in range(len(frames))]
         return frames, _linked(frames, merged)
 
-    def _score(self, frames: Sequence[Frame], stages: _Stages, done: float) -> list[_Judged]:
-        """Detect, crop and score the faces of some frames; `done`: the part of the frames that came before."""
-        with stages.stage("detect", done):
-            pixels = [frame.pixels for frame in frames]
-            limits = {"min_face_px": self.settings.min_face_px, "max_faces": self.settings.max_faces}
-            found = self._faces.detect(pixels, **limits)
-        crops: list[Pixels] = []  # each (256, 256, 3)
-        with stages.stage("crop", done):
-            cuts = [[_cut(frame, face, crops) for face in faces] for frame, faces in zip(pixels, found, strict=True)]
-        with stages.stage("score", done):
-            scores = self.detector.score(np.stack(crops) if crops else np.zeros((0, CROP_PX, CROP_PX, 3), np.uint8))
-        ends = np.cumsum([len(of_frame) for of_frame in cuts])[:-1]
-        parts = zip(cuts, np.split(scores.raw, ends), np.split(scores.attention, ends), strict=True)
-        return [_Judged(of_frame, raw, attention) for of_frame, raw, attention in parts]
+    async def _score(self, frames: Sequence[Frame], done: float) -> list[list[SeenFace]]:
+        """The faces of some frames, scored; `done`: the part of the frames that came before."""
+        with self.stages.stage("score", done):
+            return await self.scanner.model.look([frame.pixels for frame in frames], urgent=self.urgent)
+
+    def _judge(self, fetched: Fetched, decoded: Decoded, frames: tuple[Frame, ...], faces: list[ScoredFace]) -> Verdict:
+        warnings = decoded.warnings
+        if len(frames) < len(decoded.frames):
+            warnings += (f"{len(frames)} of {len(decoded.frames)} frames were scored; they agree.",)
+        return judge(
+            faces,
+            [_info(frame) for frame in frames],
+            media=_media(fetched, decoded),
+            model=self.scanner.model.info,
+            calibration=self.scanner.model.calibration,
+            timings_s=self.stages.timings_s,
+            warnings=warnings,
+            min_face_px=self.scanner.settings.min_face_px,
+        )
 
 
-def _cut(frame: Pixels, face: Face, crops: list[Pixels]) -> _Cut:
-    """Cut a face out onto the end of `crops`, which live only until they are scored."""
-    crop, crop_to_frame = align(frame, face)
-    crops.append(crop)
-    return _Cut(face, judge_quality(frame, face, crop), crop_to_frame)
+def _local_model(settings: Settings) -> "LocalModel":
+    """Load the model into this process."""
+    from scanner.local_model import LocalModel  # noqa: PLC0415 - loads torch, which a work horse must never do
+
+    return LocalModel.load(settings)
 
 
-def _linked(frames: Sequence[Frame], judged: Sequence[_Judged]) -> list[ScoredFace]:
+def _linked(frames: Sequence[Frame], seen: Sequence[Sequence[SeenFace]]) -> list[ScoredFace]:
     """All faces of all frames, each with its track."""
-    tracks = link([[cut.face for cut in one.cuts] for one in judged], [frame.time_s for frame in frames])
+    tracks = link([[one.face for one in of_frame] for of_frame in seen], [frame.time_s for frame in frames])
     return [
-        ScoredFace(cut.face, at, track, cut.quality, float(raw), attention, cut.crop_to_frame)
-        for at, (one, of_frame) in enumerate(zip(judged, tracks, strict=True))
-        for cut, track, raw, attention in zip(one.cuts, of_frame, one.raw, one.attention, strict=True)
+        ScoredFace(one.face, at, track, one.quality, one.raw, one.attention, one.crop_to_frame)
+        for at, (of_frame, numbers) in enumerate(zip(seen, tracks, strict=True))
+        for one, track in zip(of_frame, numbers, strict=True)
     ]
+
+
+def _frames_of(verdict: Verdict, decoded: Decoded) -> tuple[Frame, ...]:
+    """The frames that a recalled verdict speaks of; those of a near copy in another size it does not speak of."""
+    spoken_of = {(frame.index, frame.width, frame.height) for frame in verdict.frames}
+    return tuple(f for f in decoded.frames if (f.index, *f.pixels.shape[1::-1]) in spoken_of)
 
 
 def _info(frame: Frame) -> FrameInfo:

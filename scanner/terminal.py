@@ -24,10 +24,9 @@ STYLES: Final = {
 }
 DOING: Final = {
     "fetch": "fetching",
+    "recall": "looking it up",
     "decode": "decoding",
-    "detect": "looking for faces",
-    "crop": "cutting out faces",
-    "score": "scoring",
+    "score": "looking at the faces",
     "judge": "judging",
 }
 _NAME_CHARACTERS = 40  # of a source beside the progress bar

@@ -94,7 +94,7 @@ class Bench:
         self.scanner = stack.enter_context(Scanner(settings))
         tasks = {**TASKS, "video": "linear_reading:decode"}
         self.quick, self.linear = self.scanner.jail, stack.enter_context(Jail(settings, tasks=tasks))
-        self.detector = self.scanner.detector
+        self.detector = self.scanner.model.detector
         self.faces, self.xception = FaceDetector(), xception()
         self.pictures, self.clip = pictures(folder), clip(folder)
         self.crops = np.concatenate([golden_crops()] * 8)

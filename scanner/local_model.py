@@ -1,0 +1,107 @@
+"""The model in this very process: frames in, seen faces out, on the fastest device here.
+
+    frames -> faces -> aligned crops -> raw scores and attention maps
+
+One reason: `laescan scan` without a server and the engine behind one run the same lines, so their scores are the same.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from scanner.contract import ModelInfo
+from scanner.detector import Detector
+from scanner.faces import (
+    CROP_PX,
+    Face,
+    FaceDetector,
+    Glance,
+    Matrix,
+    Quality,
+    align,
+    all_around,
+    answered,
+    judge_quality,
+)
+from scanner.model import Pixels, SeenFace
+from scanner.settings import Settings
+from scanner.verdict import Calibration
+
+
+class LocalModel:
+    """Face detector and detector of forgeries; a context manager.
+
+    It serves one call at a time, in a thread of its own: two at once would fight for the same cores, and oneDNN
+    compiles its kernels anew for every thread.
+    """
+
+    def __init__(self, detector: Detector, settings: Settings) -> None:
+        self.detector = detector
+        self.faces = FaceDetector(detector.backend.device)
+        self._settings = settings
+        self._stack = contextlib.ExitStack()
+
+    @classmethod
+    def load(cls, settings: Settings) -> "LocalModel":
+        """The model for these settings; raises BadWeights."""
+        return cls(Detector.load(settings), settings)
+
+    def __enter__(self) -> Self:
+        self._thread = self._stack.enter_context(ThreadPoolExecutor(1, "laescan-model"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def info(self) -> ModelInfo:
+        """Who judges."""
+        return self.detector.info
+
+    @property
+    def calibration(self) -> Calibration:
+        """What turns raw scores into probabilities and labels."""
+        return self.detector.calibration
+
+    async def look(self, frames: Sequence[Pixels], *, urgent: bool = True) -> list[list[SeenFace]]:
+        """The faces of each frame of one medium, largest first; first come, first served, `urgent` or not."""
+        del urgent
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, frames)
+
+    def _look(self, frames: Sequence[Pixels]) -> list[list[SeenFace]]:
+        def see(glance: Glance) -> list[list[SeenFace]]:
+            return self.see([frames[i] for i in glance.frames], quarters=glance.quarters)
+
+        return answered(all_around([frame.shape for frame in frames]), see)
+
+    def see(
+        self, frames: Sequence[Pixels], *, quarters: int = 0, min_face_px: int = 0, max_faces: int = 0
+    ) -> list[list[SeenFace]]:
+        """The faces of each frame as it stands, or turned by `quarters`; blocks. Frames need not belong together.
+
+        0 stands for what the settings say.
+        """
+        limits = {
+            "min_face_px": min_face_px or self._settings.min_face_px,
+            "max_faces": max_faces or self._settings.max_faces,
+        }
+        found = self.faces.glance(frames, quarters=quarters, **limits)
+        crops: list[Pixels] = []  # each (256, 256, 3)
+        cuts = [[_cut(frame, face, crops) for face in faces] for frame, faces in zip(frames, found, strict=True)]
+        scores = self.detector.score(np.stack(crops) if crops else np.zeros((0, CROP_PX, CROP_PX, 3), np.uint8))
+        answers = zip(scores.raw.tolist(), scores.attention, strict=True)
+        return [[SeenFace(*cut, *next(answers)) for cut in of_frame] for of_frame in cuts]
+
+
+def _cut(frame: Pixels, face: Face, crops: list[Pixels]) -> tuple[Face, Quality, Matrix]:
+    """Cut a face out onto the end of `crops`; out: the first three fields of its SeenFace."""
+    crop, crop_to_frame = align(frame, face)
+    crops.append(crop)
+    return face, judge_quality(frame, face, crop), crop_to_frame
