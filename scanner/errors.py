@@ -155,6 +155,18 @@ class NoJail(EngineError):
     retryable = False
 
 
+class NoEngine(EngineError):
+    code = "no_engine"
+
+
+class ModelChanged(EngineError):
+    code = "model_changed"
+
+
+class OutOfMemory(EngineError):
+    code = "out_of_memory"
+
+
 class Internal(EngineError):
     code = "internal"
 

@@ -76,6 +76,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Path of another checkpoint than the shipped one."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """Compute threads of the engine; 0 = one per core, waiting passively."""
+    engine_socket: str = ""
+    """Socket of the engine; empty = `engine.sock` in a private folder `laescan-UID` of the folder for temporary files."""
+    engine_timeout_s: PositiveSeconds = 120.0
+    """Longest wait for the engine's answer, its queue and its restarts included."""
+    engine_queue: Annotated[int, Meta(ge=1, le=4096)] = 256
+    """Most requests waiting in the engine; those who come later ask again until their time is up."""
+    engine_drain_s: PositiveSeconds = 30.0
+    """Time that a stopping engine takes to answer what waits."""
     api_host: str = "127.0.0.1"
     """Address that the API listens on; beyond loopback only with `access` set."""
     api_port: Port = 8710
