@@ -35,6 +35,8 @@ class LAEConfig:
     patch: int = 2  # the stem sees 2x2 px as channels; 1 costs 4x the memory traffic, 4 learns half as fast
     highpass_stem: bool = True  # 3 of 4 stem filters start with zero mean: forgery traces are faint, high in frequency
     context: bool = True  # add a projection of the global mean to each stage: "smoother than the rest" needs the rest
+    blocks: int = 0  # residual 3x3 convolutions at the end of each stage after the stem
+    relative: bool = False  # scale and shift features by their own mean and deviation over the crop, see `Relative`
     latent: int = 128  # units of z; the first half is T (real), the second F (fake)
     z_act: Literal["relu", "none"] = "relu"  # with mixed signs the |z|-weighted map is not the evidence of the score
     pool: Literal["mean", "gated"] = "gated"  # gated: a softmax over places lets a small forgery fill the pooled vector
@@ -69,20 +71,59 @@ class Latent(NamedTuple):
 
 
 class ConvBNReLU(nn.Module):
-    """3x3 convolution, batch norm, optional projection of the global mean, ReLU."""
+    """3x3 convolution, batch norm, optionally a projection of the global mean and `Relative`, ReLU."""
 
-    def __init__(self, c_in: int, c_out: int, *, stride: int = 1, context: bool = False) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, *, stride: int = 1, context: bool = False, relative: bool = False
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
         self.context = nn.Linear(c_in, c_out, bias=False) if context else None
+        self.relative = Relative(c_out) if relative else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, c_in, H, W) -> (B, c_out, H / stride, W / stride)."""
         y = self.norm(self.conv(x))  # (B, c_out, h, w)
         if self.context is not None:
             y = y + self.context(x.mean((2, 3)))[:, :, None, None]
+        if self.relative is not None:
+            y = self.relative(y)
         return nnf.relu(y, inplace=True)
+
+
+class Relative(nn.Module):
+    """Features scaled and shifted by a projection of their own mean and deviation over the crop.
+
+    A forgery is smoother, sharper or noisier than *the rest of its picture*; pictures differ among each other by more.
+    Measured: without it 95 % of forgeries scored above their own original, but only 85 % above any original.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2 * channels, 2 * channels)
+        nn.init.zeros_(self.fc.weight)  # begins as the identity, so that it can join a trained encoder
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """y (B, C, h, w) -> the same shape."""
+        deviation, mean = torch.std_mean(y, (2, 3), correction=0)  # (B, C) each
+        scale, shift = self.fc(torch.cat([mean, deviation], 1))[:, :, None, None].chunk(2, 1)
+        return torch.addcmul(shift, y, 1 + scale.tanh())  # 0..2: noise in must not blow up from stage to stage
+
+
+class Block(nn.Module):
+    """A residual 3x3 convolution that begins as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, h, w) -> the same shape."""
+        return nnf.relu(x + self.norm(self.conv(x)), inplace=True)
 
 
 class Encoder(nn.Module):
@@ -97,14 +138,18 @@ class Encoder(nn.Module):
         # Normalisation lives in the model so that no backend can be fed wrongly scaled pixels (ImageNet statistics).
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
-        stem = ConvBNReLU(3 * config.patch**2, config.widths[0])
+        stem = ConvBNReLU(3 * config.patch**2, config.widths[0], relative=config.relative)
         if config.highpass_stem:  # batch norm then brings the faint residual to unit variance, at no cost
             with torch.no_grad():
                 colour = stem.conv.weight[config.widths[0] // 4 :].unflatten(1, (3, -1))  # (n, 3, patch^2, 3, 3)
                 colour -= colour.mean((2, 3, 4), keepdim=True)
         layers: list[nn.Module] = [stem]
         for c_in, c_out in pairwise(config.widths):
-            layers += [ConvBNReLU(c_in, c_out, stride=2), ConvBNReLU(c_out, c_out, context=config.context)]
+            layers += [
+                ConvBNReLU(c_in, c_out, stride=2),
+                ConvBNReLU(c_out, c_out, context=config.context, relative=config.relative),
+                *(Block(c_out) for _ in range(config.blocks)),
+            ]
         self.stages = nn.Sequential(*layers)
         features = config.widths[-1]
         self.gate = nn.Conv2d(features, 1, 1) if config.pool == "gated" else None

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from scanner.checkpoint import golden_crops, save_checkpoint
-from scanner.lae import Encoder, LAEConfig
+from scanner.lae import Encoder, LAEConfig, Relative
 from scanner.verdict import Calibration
 
 CALIBRATION = Calibration(slope=2.0, intercept=0.0, authentic=0.001, manipulated=0.999)  # everything is inconclusive
@@ -23,6 +23,9 @@ def random_encoder(config=None, seed=0):
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # one pass sets the statistics
+            torch.nn.init.uniform_(module.weight, 0.5, 1)
+        if isinstance(module, Relative):
+            torch.nn.init.normal_(module.fc.weight, std=0.05)
     with torch.no_grad():
         encoder.fc.weight *= 10
         encoder.train()(torch.from_numpy(golden_crops()).permute(0, 3, 1, 2).float() / 255)

@@ -49,7 +49,11 @@ def eager(encoder, pixels):
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: f"{backend.device} {backend.precision}")
-@pytest.mark.parametrize("config", [LAEConfig(), LAEConfig.paper()], ids=["default", "paper"])
+@pytest.mark.parametrize(
+    "config",
+    [LAEConfig(), LAEConfig(relative=True, blocks=1), LAEConfig.paper()],
+    ids=["default", "relative", "paper"],
+)
 def test_scores_are_those_of_the_eager_fp32_network(tmp_path, config, backend):
     made = load_checkpoint(models.random_checkpoint(tmp_path, config=config))
     pixels = np.concatenate([golden_crops(), crops(2)])

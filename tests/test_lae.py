@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 
-from scanner.lae import LAE, Decoder, Encoder, LAEConfig
+from scanner.lae import LAE, ConvBNReLU, Decoder, Encoder, LAEConfig, Relative
 
 SMALL = {"size": 64, "patch": 2, "widths": (8, 8, 16, 32)}  # maps of 4 x 4, fast
 
@@ -27,6 +27,29 @@ def test_mean_of_the_attention_map_is_the_fake_activation(z_act, pool):
         latent = encoder(z_act=z_act, pool=pool, attention="sign")(pictures())
     assert latent.a_fake.min() > 0
     torch.testing.assert_close(latent.attention_map.mean((1, 2)), latent.a_fake, atol=1e-5, rtol=0)
+
+
+def test_what_is_added_to_a_stage_begins_as_the_identity_and_is_learnt():
+    plain, grown = encoder(), encoder(relative=True, blocks=1)
+    stages = [stage for stage in grown.stages if isinstance(stage, ConvBNReLU)]
+    for mine, theirs in zip(stages, plain.stages, strict=True):
+        mine.load_state_dict(theirs.state_dict(), strict=False)
+    grown.gate, grown.fc = plain.gate, plain.fc
+    with torch.no_grad():
+        torch.testing.assert_close(grown(pictures()).z, plain(pictures()).z)
+    grown.train()(pictures()).score.sum().backward()
+    new = [p for name, p in grown.named_parameters() if "relative" in name or name.endswith("norm.weight")]
+    assert all(p.grad.abs().sum() > 0 for p in new)
+
+
+def test_relative_features_tell_apart_what_only_their_spread_tells_apart():
+    layer = Relative(2)
+    torch.nn.init.normal_(layer.fc.weight)
+    torch.manual_seed(0)
+    calm = torch.randn(1, 2, 8, 8)
+    with torch.no_grad():
+        one, other = layer(calm), layer(3 * calm)
+    assert not torch.allclose(3 * one, other, atol=1e-2)
 
 
 def test_the_map_follows_the_evidence_and_is_not_flat():

@@ -204,3 +204,52 @@ def test_scores_do_not_depend_on_the_batch_and_validation_ranks_them(trained):
     np.testing.assert_allclose(raw, one_by_one, atol=1e-5)
     assert maps.shape == (3, 16, 16)
     assert set(validate(encoder, samples)) == {"attribute", "mean"}
+
+
+def test_windows_are_the_same_of_both_and_mostly_where_the_forgery_is():
+    x = torch.arange(256 * 256).view(1, 1, 256, 256).expand(6, 3, 256, 256).clone()
+    x[3:] += torch.tensor([1, 2, 3]).view(3, 1, 1, 1) * 100_000  # each forgery is its original plus a constant
+    mask = torch.zeros(6, 64, 64)
+    mask[3:, 4:12, 40:60] = 1
+    cut, of_mask = train.windows(x, mask, 160, each=2, draws=40)
+    assert cut.shape == (12, 3, 160, 160)
+    assert of_mask.shape == (12, 40, 40)
+    assert of_mask[:6].sum() == 0
+    assert (of_mask[6:].sum((1, 2)) > 0.8 * 8 * 20).all()
+    for at in range(6):
+        difference = (cut[at + 6] - cut[at]).unique()
+        assert difference.tolist() == [(at % 3 + 1) * 100_000]
+        row, column = divmod(int(cut[at, 0, 0, 0]), 256)
+        assert torch.equal(of_mask[at + 6], mask[3, row // 4 : row // 4 + 40, column // 4 : column // 4 + 40])
+
+
+def test_windows_come_first_and_whole_crops_at_the_end(tmp_path):
+    run = Run(replace(CONFIG, steps=4, window_px=128, windows=2, whole_from=0.5), tmp_path)
+    seen = []
+    run.model.encoder.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+    x, mask = torch.zeros(4, 3, 256, 256, dtype=torch.uint8), torch.zeros(4, 64, 64)
+    for _ in range(4):
+        run.update(x, mask, torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    assert seen == [(8, 3, 128, 128)] * 2 + [(4, 3, 256, 256)] * 2
+
+
+def test_a_run_may_begin_with_another_runs_weights_and_says_the_same_at_first(trained, tmp_path):
+    _, folder = trained
+    before = Run(CONFIG, folder)
+    before.resume()
+    grown = replace(CONFIG.model, relative=True, blocks=1)
+    begun = Run(replace(CONFIG, begin_with=str(folder / "state.pt"), model=grown), tmp_path)
+    x = torch.rand(2, 3, 256, 256)
+    with torch.no_grad():
+        one, other = (run.model.encoder.eval()(x) for run in (before, begun))
+    torch.testing.assert_close(one.z, other.z, atol=1e-6, rtol=1e-5)
+    assert begun.step == 0
+
+
+def test_fields_of_the_config_are_set_by_name_and_typos_are_refused():
+    config = train.configured(CONFIG, ["steps=9", "lr=1e-4", "lives=wide", "model.relative=true"])
+    assert (config.steps, config.lr, config.lives, config.model.relative) == (9, 1e-4, "wide", True)
+    assert (config.families, config.model.widths) == (CONFIG.families, CONFIG.model.widths)
+    for wrong in ("stepz=9", "steps=many", "model.depth=3"):
+        with pytest.raises(ValueError, match=wrong.partition("=")[0].rpartition(".")[2]):
+            train.configured(CONFIG, [wrong])

@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as nnf
+from torch import Tensor, nn
 
-from scanner.lae import LAE, Encoder, LAEConfig
+from scanner.lae import LAE, ConvBNReLU, Encoder, LAEConfig
 from scanner.training import degrade, lives, losses, metrics, scenes
 from scanner.training.data import Make, Pairs, Sample, collate, fixed, pair
 from scanner.training.portraits import Portrait, Split, load, split_of
@@ -55,6 +57,10 @@ class TrainConfig:
     workers: int = 1
     subject: str = "face"  # or "scene": what a canvas shows, see `scenes`
     lives: str = "still"  # or "wide": with video codecs and screenshots
+    window_px: int = 256  # train on windows of the crop, all but the end: 192 costs 0.56 of a whole crop
+    windows: int = 1  # of each pair: forging one costs as much as learning from one window of it
+    whole_from: float = 0.7  # share of the steps after which crops are whole
+    begin_with: str = ""  # state.pt of another run, whose weights are taken where they fit
     model: LAEConfig = field(default_factory=LAEConfig)
 
 
@@ -70,6 +76,45 @@ def rate_at(step: int, config: TrainConfig) -> float:
     return config.lr * (0.02 + 0.98 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0)))))
 
 
+def windows(x: Tensor, mask: Tensor, size_px: int, *, each: int, draws: int = 3) -> tuple[Tensor, Tensor]:
+    """Square windows of the crops, `each` of every pair, the same for both of it: of several draws the most forged.
+
+    x (2n, 3, S, S), mask (2n, M, M), reals first, then their forgeries; out: (2n * each, 3, size, size) and
+    (2n * each, m, m) in that order too.
+    """
+    pairs, cell_px = x.shape[0] // 2, x.shape[-1] // mask.shape[-1]
+    size = size_px // cell_px
+    cut = []
+    for at, drawn in enumerate(torch.randint(0, mask.shape[-1] - size + 1, (pairs * each, draws, 2)).tolist()):
+        forged = mask[at % pairs + pairs]
+        cut.append(max(drawn, key=lambda c: float(forged[c[0] : c[0] + size, c[1] : c[1] + size].sum())))
+    at_and_corner = [(i, *cut[i]) for i in range(pairs * each)]
+    pictures = [
+        x[i % pairs + half, :, y * cell_px : y * cell_px + size_px, left * cell_px : left * cell_px + size_px]
+        for half in (0, pairs)
+        for i, y, left in at_and_corner
+    ]
+    masks = [
+        mask[i % pairs + half, y : y + size, left : left + size] for half in (0, pairs) for i, y, left in at_and_corner
+    ]
+    return torch.stack(pictures), torch.stack(masks)
+
+
+def take_weights(model: LAE, state: Path) -> None:
+    """Copy the weights of another run where they fit; what is new in `model` begins as the identity."""
+    before = json.loads((state.parent / "config.json").read_text())["model"]
+    other = LAE(LAEConfig(**{**before, "widths": tuple(before["widths"])}))
+    other.load_state_dict(torch.load(state, map_location="cpu", weights_only=True)["model"])
+
+    def stages(encoder: Encoder) -> list[nn.Module]:
+        return [stage for stage in encoder.stages if isinstance(stage, ConvBNReLU)]
+
+    for mine, theirs in zip(stages(model.encoder), stages(other.encoder), strict=True):
+        mine.load_state_dict(theirs.state_dict(), strict=False)
+    for name in ("encoder.gate", "encoder.fc", "decoder"):
+        model.get_submodule(name).load_state_dict(other.get_submodule(name).state_dict())
+
+
 class Run:
     """A model being trained, with all the state that a restart needs."""
 
@@ -77,7 +122,10 @@ class Run:
         torch.manual_seed(config.seed)
         self.config, self.folder = config, folder
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = LAE(config.model).to(memory_format=torch.channels_last).to(self.device)  # type: ignore[call-overload]
+        model = LAE(config.model)
+        if config.begin_with:
+            take_weights(model, Path(config.begin_with))
+        self.model = model.to(memory_format=torch.channels_last).to(self.device)  # type: ignore[call-overload]
         self.average = torch.optim.swa_utils.AveragedModel(
             self.model.encoder,
             multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema),
@@ -113,12 +161,16 @@ class Run:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, config)
+        if config.window_px < config.model.size and self.step < config.whole_from * config.steps:
+            x, mask = windows(x, mask, config.window_px, each=config.windows)
+            real = real.view(2, -1).repeat(1, config.windows).flatten()
         x = (x.to(self.device).float() / 255).contiguous(memory_format=torch.channels_last)
         mask, real = mask.to(self.device), real.to(self.device)
         self.model.train()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             latent = self.model.encoder(x)
             some = slice(None, None, config.decoded_share)
+            shown = nnf.interpolate(x[some], config.model.size, mode="bilinear")  # a window, as large as it is decoded
             parts = {
                 "latent": config.latent_weight * losses.latent_loss(latent, real),
                 "decision": config.decision_weight * losses.decision_loss(latent, real),
@@ -127,7 +179,7 @@ class Run:
                 "attention": config.attention_weight
                 * float(self.step >= config.attention_from)
                 * losses.attention_loss(latent.attention_map, mask, norm=config.attention_norm),
-                "pixel": config.pixel_weight * losses.pixel_loss(self.model.decoder(latent.z[some]), x[some]),
+                "pixel": config.pixel_weight * losses.pixel_loss(self.model.decoder(latent.z[some]), shown),
             }
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
@@ -222,6 +274,20 @@ def train(portraits: Sequence[Portrait], config: TrainConfig, folder: Path) -> E
     return run.encoder
 
 
+def configured(config: TrainConfig, fields: Sequence[str]) -> TrainConfig:
+    """The config with `field=value` set, for the network's own choices `model.field=value`; raises ValueError."""
+    given = dict(field.split("=", 1) for field in fields)
+    of_model = {name.removeprefix("model."): given.pop(name) for name in list(given) if name.startswith("model.")}
+    if unknown := (given.keys() - asdict(config).keys()) | (of_model.keys() - asdict(config.model).keys()):
+        msg = f"no field {', '.join(sorted(unknown))} in TrainConfig"
+        raise ValueError(msg)
+    try:
+        model = msgspec.convert({**asdict(config.model), **of_model}, LAEConfig, strict=False)
+        return msgspec.convert({**asdict(config), **given, "model": model}, TrainConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
 def main() -> None:
     """Train from a file of portraits."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -231,8 +297,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any field of TrainConfig")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    values = {k: type(getattr(TrainConfig(families=()), k))(v) for k, v in (s.split("=") for s in given.set)}
-    train(load(given.portraits), TrainConfig(families=tuple(given.families.split(",")), **values), given.run)
+    config = configured(TrainConfig(families=tuple(given.families.split(","))), given.set)
+    train(load(given.portraits), config, given.run)
 
 
 if __name__ == "__main__":
