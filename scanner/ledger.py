@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from importlib import resources
 from typing import Final, get_args
@@ -98,6 +99,15 @@ class Ledger:
     async def get_many(self, ids: Sequence[str], *, tenant: str) -> list[ScanRow | None]:
         """As `get`, in two round trips for all."""
         return [row if row is not None and row.tenant == tenant else None for row in await self._read(ids)]
+
+    async def states(self, ids: Sequence[str], *, tenant: str) -> Counter[str]:
+        """How many of these scans are in which state, in one round trip; `forgotten` counts those without a row."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for id_ in ids:
+                pipe.hmget(ROW + id_, "tenant", "state")
+            found: list[list[bytes | None]] = await pipe.execute()
+        ours = tenant.encode()
+        return Counter(state.decode() if owner == ours and state else "forgotten" for owner, state in found)
 
     async def wait(self, id: str, *, tenant: str, timeout_s: float) -> ScanRow | None:  # noqa: A002
         """The row once it is terminal, or as it is after `timeout_s`."""
@@ -239,7 +249,7 @@ class _Changes:
         """An event that is set when the row changes."""
         changed = asyncio.Event()
         self._waiting.setdefault(id_, set()).add(changed)
-        if self._task is None or self._task.done():
+        if self._task is None:
             self._task = asyncio.create_task(self._listen(), name="laescan-ledger-changes")
         try:
             yield changed
@@ -247,8 +257,9 @@ class _Changes:
             self._waiting[id_].discard(changed)
             if not self._waiting[id_]:
                 del self._waiting[id_]
-            if not self._waiting:
+            if not self._waiting and self._task is not None:
                 self._task.cancel()
+                self._task = None
 
     async def _listen(self) -> None:
         while True:
