@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from scanner.checkpoint import SHIPPED, Checkpoint, load_checkpoint
 from scanner.contract import ModelInfo
-from scanner.lae import Encoder
+from scanner.lae import Encoder, Relative
 from scanner.settings import Settings
 from scanner.verdict import Calibration
 
@@ -140,6 +140,9 @@ def fold(encoder: Encoder, dtype: torch.dtype) -> Encoder:
     folded.config = replace(encoder.config, patch=1)
     if dtype != torch.float32:
         folded.stages = nn.Sequential(_Cast(dtype), *folded.stages.to(dtype), _Cast(torch.float32))
+        for module in folded.stages.modules():
+            if isinstance(module, Relative):  # two small vectors per crop, which scale everything after them
+                module.float()
     return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -107,8 +107,8 @@ class Relative(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """y (B, C, h, w) -> the same shape."""
-        deviation, mean = torch.std_mean(y, (2, 3), correction=0)  # (B, C) each
-        scale, shift = self.fc(torch.cat([mean, deviation], 1))[:, :, None, None].chunk(2, 1)
+        deviation, mean = torch.std_mean(y.float(), (2, 3), correction=0)  # (B, C) each; in bf16 3 digits would stay
+        scale, shift = self.fc(torch.cat([mean, deviation], 1))[:, :, None, None].to(y.dtype).chunk(2, 1)
         return torch.addcmul(shift, y, 1 + scale.tanh())  # 0..2: noise in must not blow up from stage to stage
 
 
