@@ -25,6 +25,9 @@
     ├── EngineError               we cannot judge now; the medium may be fine
     │   ├── BadWeights            bad_weights           checkpoint missing, altered or of another version
     │   ├── NoJail                no_jail               this machine cannot isolate the decoder
+    │   ├── NoEngine              no_engine             no engine answers, or not in time
+    │   ├── ModelChanged          model_changed         the engine came back with another model in the middle of a scan
+    │   ├── OutOfMemory           out_of_memory         the device has no room for even one frame
     │   └── Internal              internal              a bug; the log has the trace
     └── JobError                  the service ended the scan, or did not take it
         ├── Poisoned              poisoned              three workers in a row died while they scanned it

@@ -80,7 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Socket of the engine; empty = `engine.sock` in a private folder `laescan-UID` of the folder for temporary files."""
     engine_timeout_s: PositiveSeconds = 120.0
     """Longest wait for the engine's answer, its queue and its restarts included."""
-    engine_queue: Annotated[int, Meta(ge=1, le=4096)] = 256
+    engine_max_queued: Annotated[int, Meta(ge=1, le=4096)] = 256
     """Most requests waiting in the engine; those who come later ask again until their time is up."""
     engine_drain_s: PositiveSeconds = 30.0
     """Time that a stopping engine takes to answer what waits."""
