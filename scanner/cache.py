@@ -29,6 +29,7 @@ from scanner.buckets import Buckets
 from scanner.contract import CacheInfo, Failure, Label, ModelInfo, Verdict
 from scanner.errors import FetchError, MediaError, by_code
 from scanner.settings import Settings
+from scanner.validators import NO_VALIDATORS, Validators
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +58,6 @@ for _, key in ipairs(KEYS) do
 end
 return answers
 """
-
-
-class Validators(msgspec.Struct, frozen=True, array_like=True):
-    """What an HTTP server says of a version of a resource (RFC 9110 §8.8)."""
-
-    etag: str | None = None
-    last_modified: str | None = None
-
-
-NO_VALIDATORS = Validators()
 
 
 class KnownUrl(msgspec.Struct, frozen=True, array_like=True):

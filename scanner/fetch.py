@@ -27,6 +27,7 @@ from scanner.egress import AddressPolicy, checked_connector
 from scanner.pace import Pace
 from scanner.page import fetch_page
 from scanner.settings import Settings
+from scanner.validators import NO_VALIDATORS, NotModified, Validators
 
 STDIN = "-"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
@@ -44,18 +45,27 @@ class Fetched:
     sha256: str
     size_bytes: int
     via: Literal["http", "page", "file", "stdin"]
+    validators: Validators = NO_VALIDATORS  # of the bytes that lay behind `url`
 
 
-async def fetch(source: str, *, folder: Path, settings: Settings, progress: Progress | None = None) -> Fetched:
+async def fetch(
+    source: str,
+    *,
+    folder: Path,
+    settings: Settings,
+    progress: Progress | None = None,
+    known: Validators = NO_VALIDATORS,
+) -> Fetched:
     """Get the bytes of `source`; `progress` hears (bytes so far, total or None).
 
-    Raises a FetchError leaf, Empty, UnsupportedMedia or TooLong; `folder` is then as it was.
+    Raises a FetchError leaf, Empty, UnsupportedMedia or TooLong; NotModified when the server says that what is `known`
+    still stands. `folder` is then as it was.
     """
     if source == STDIN:
         return await _fetch_stdin(folder, settings, progress)
     scheme = _SCHEME.match(source.strip())
     if scheme and scheme[1].lower() in {"http", "https"}:
-        return await _fetch_url(source.strip(), folder, settings, progress)
+        return await _fetch_url(source.strip(), folder, settings, progress, known)
     if scheme and ("://" in source or scheme[1].lower() in _URL_SCHEMES):
         msg = f"{scheme[1].lower()}: is not an address that we fetch from; give an http or https URL, or {SAVE}"
         raise errors.BadSource(msg)
@@ -154,12 +164,14 @@ def parse_url(text: str, settings: Settings) -> URL:
     return url.with_user(None)
 
 
-async def _fetch_url(source: str, folder: Path, settings: Settings, progress: Progress | None) -> Fetched:
+async def _fetch_url(
+    source: str, folder: Path, settings: Settings, progress: Progress | None, known: Validators
+) -> Fetched:
     url = parse_url(source, settings)
     path = folder / "download"
     with _removed_on_error(path):
         try:
-            return await _download(url, source, path, settings, progress)
+            return await _download(url, source, path, settings, progress, known)
         except IsPage:
             await fetch_page(str(url), folder=folder, settings=settings, progress=progress)
         try:
@@ -170,13 +182,16 @@ async def _fetch_url(source: str, folder: Path, settings: Settings, progress: Pr
     return Fetched(path, source, str(url), taken.sha256, taken.size_bytes, "page")
 
 
-async def _download(url: URL, source: str, path: Path, settings: Settings, progress: Progress | None) -> Fetched:
+async def _download(
+    url: URL, source: str, path: Path, settings: Settings, progress: Progress | None, known: Validators
+) -> Fetched:
     """GET with redirects by hand, each hop through the checked connector, the whole within the time of its kind."""
     started = asyncio.get_running_loop().time()
     headers = {
         "User-Agent": settings.user_agent,
         "Accept": "image/*,video/*;q=0.9,*/*;q=0.5",
         "Accept-Encoding": "identity",
+        **known.headers(),
     }
     timeout = aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout_s)
     try:
@@ -190,7 +205,7 @@ async def _download(url: URL, source: str, path: Path, settings: Settings, progr
                 trust_env=False,
                 auto_decompress=False,
             ) as session,
-            _follow(session, url, settings) as response,
+            _follow(session, url, settings, known) as response,
         ):
             with path.open("wb") as file:
                 body = Body(settings, file, progress, response.content_length)
@@ -199,7 +214,8 @@ async def _download(url: URL, source: str, path: Path, settings: Settings, progr
                     if body.format is not None and body.format.kind == "video":
                         deadline.reschedule(started + settings.video_timeout_s)
                 digest = body.finish()
-            return Fetched(path, source, str(response.url), digest, body.size_bytes, "http")
+            found = Validators.of(response.headers)
+            return Fetched(path, source, str(response.url), digest, body.size_bytes, "http", found)
     except TimeoutError:
         msg = f"no complete answer in time; try again later, or {SAVE}"
         raise errors.TimedOut(msg) from None
@@ -231,7 +247,7 @@ def _why(error: aiohttp.ClientError) -> str:
 
 @contextlib.asynccontextmanager
 async def _follow(
-    session: aiohttp.ClientSession, url: URL, settings: Settings
+    session: aiohttp.ClientSession, url: URL, settings: Settings, known: Validators
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """The first answer that is no redirect, if it is a good one; nothing but the URL goes from hop to hop."""
     for _ in range(settings.max_redirects + 1):
@@ -239,6 +255,8 @@ async def _follow(
             response = await session.get(url, allow_redirects=False)
         async with response:
             if response.status not in _REDIRECTS or "Location" not in response.headers:
+                if response.status == 304 and known.headers():
+                    raise NotModified
                 _refuse_status(response)
                 yield response
                 return
