@@ -2,7 +2,7 @@
 
     pixel_digest      sha256 over size, place and pixels of every frame: same digest, same verdict
     perceptual_hash   256 bits of a 512x512 canonical copy: nominates what may be the same picture, proves nothing
-    thumbnail, crop   256x256 and 112x112 luma, the pixels that are compared before anything is believed
+    thumbnail, crop   256x256 and 112x112 YCbCr, the pixels that are compared before anything is believed
 
 One reason: every copy of a picture must be reduced by the very same arithmetic, here, never by the client.
 """
@@ -21,7 +21,6 @@ from PIL import Image
 from scanner.decode import Decoded
 
 Pixels = npt.NDArray[np.uint8]
-Luma = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 SCHEME = b"pixels/1"
@@ -51,29 +50,29 @@ def pixel_digest(decoded: Decoded) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """One still picture reduced to luma: what two copies are compared by; `width` and `height` are the picture's."""
+    """One still picture as copies of it are compared."""
 
-    luma: Image.Image = field(repr=False)  # mode L, full size
+    picture: Image.Image = field(repr=False)  # mode RGB, full size
 
     @classmethod
     def of(cls, pixels: Pixels) -> Self:
         """From pixels (H, W, 3) uint8 RGB."""
-        return cls(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
+        return cls(Image.fromarray(np.ascontiguousarray(pixels)))
 
     @property
     def width(self) -> int:
         """Pixels."""
-        return self.luma.width
+        return self.picture.width
 
     @property
     def height(self) -> int:
         """Pixels."""
-        return self.luma.height
+        return self.picture.height
 
     @cached_property
     def canonical(self) -> Image.Image:
         """The picture squeezed into 512x512: so a quarter-size copy moves 10 bits and not 34 (hashcache.md §3)."""
-        return self.luma.resize((CANONICAL_PX, CANONICAL_PX), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return self.picture.resize((CANONICAL_PX, CANONICAL_PX), Image.Resampling.BICUBIC, reducing_gap=3.0)
 
     @cached_property
     def perceptual_hash(self) -> int:
@@ -81,15 +80,15 @@ class Look:
         return int(str(imagehash.phash(self.canonical, hash_size=HASH_SIDE)), 16)
 
     @cached_property
-    def thumbnail(self) -> Luma:
-        """(256, 256) uint8."""
-        return np.asarray(self.canonical.reduce(CANONICAL_PX // THUMB_PX))
+    def thumbnail(self) -> Pixels:
+        """(256, 256, 3) uint8 YCbCr."""
+        return np.asarray(self.canonical.reduce(CANONICAL_PX // THUMB_PX).convert("YCbCr"))
 
-    def crop(self, box: Box) -> Luma:
-        """(112, 112) uint8 of a face and its margin; `box` is x0, y0, x1, y1 in 0..1 of the picture."""
+    def crop(self, box: Box) -> Pixels:
+        """(112, 112, 3) uint8 YCbCr of a face and its margin; `box` is x0, y0, x1, y1 in 0..1 of the picture."""
         (left, top, right, bottom), size = self._around(box), (FACE_PX, FACE_PX)
-        crop = self.luma.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom), reducing_gap=3.0)
-        return np.asarray(crop)
+        crop = self.picture.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom), reducing_gap=3.0)
+        return np.asarray(crop.convert("YCbCr"))
 
     def side_px(self, box: Box) -> float:
         """The shorter side of a relative box in this picture's pixels."""
@@ -106,21 +105,21 @@ class Look:
         return left, top, right, bottom
 
 
-def pack(luma: Luma) -> bytes:
+def pack(pixels: Pixels) -> bytes:
     """A thumbnail or a crop as WebP."""
     buffer = io.BytesIO()
-    Image.fromarray(luma).convert("RGB").save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
+    Image.fromarray(pixels, mode="YCbCr").convert("RGB").save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
     return buffer.getvalue()
 
 
-def unpack(data: bytes, side_px: int) -> Luma:
+def unpack(data: bytes, side_px: int) -> Pixels:
     """What `pack` packed; raises ValueError when it is not a square WebP picture of `side_px`."""
     try:
         with Image.open(io.BytesIO(data), formats=("WEBP",)) as picture:
             if picture.size != (side_px, side_px):
                 msg = f"a picture of {picture.size}, not {side_px} px square"
                 raise ValueError(msg)
-            return np.asarray(picture.convert("L"))
+            return np.asarray(picture.convert("YCbCr"))
     except OSError as error:
         msg = f"not a WebP picture: {error}"
         raise ValueError(msg) from error
