@@ -1,0 +1,64 @@
+"""Settings and a Redis in, the web application out: everything that lives as long as the process is made here, once."""
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+from aiohttp import web
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from api.access import Door
+from api.assets import DESCRIPTION
+from api.bodies import BATCH_BYTES
+from api.limits import Limiter
+from api.metrics import Metrics
+from api.middleware import Edge
+from api.openapi import describe
+from api.routes import ENDPOINTS
+from api.service import SERVICE, Service
+from api.tokens import Tokens
+from scanner.cache import VerdictCache
+from scanner.jobs import Jobs
+from scanner.ledger import Ledger
+from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REDIS_TIMEOUT_S: Final = 1.0
+"""A Redis that is slower than this is away: the caller gets its 503 instead of waiting."""
+MOST_CONNECTIONS: Final = 256
+
+
+def connect(url: str) -> Redis:
+    """A client that fails fast: whoever waits is told to ask again, and the next request tries anew."""
+    return Redis.from_url(
+        url,
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+        socket_timeout=REDIS_TIMEOUT_S,
+        max_connections=MOST_CONNECTIONS,
+        retry=Retry(NoBackoff(), 1),  # once, for a connection that a restarted Redis has cut
+    )
+
+
+def make_app(settings: Settings, redis: Redis) -> web.Application:
+    """The application; the client is closed with it. Jobs go to `settings.redis_url`."""
+    ledger, cache = Ledger(redis, settings), VerdictCache(redis)
+    metrics = Metrics(ledger, cache)
+    door = Door(settings, Tokens(redis), Limiter(redis))
+    edge = Edge(door, metrics, {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS})
+    app = web.Application(middlewares=[web.middleware(edge)], client_max_size=BATCH_BYTES)
+    jobs = Jobs.connect(settings.redis_url)
+    app[SERVICE] = Service(settings=settings, redis=redis, ledger=ledger, cache=cache, jobs=jobs, metrics=metrics)
+    app[DESCRIPTION] = describe(ENDPOINTS)
+    app.on_response_prepare.append(edge.dress)
+    for endpoint in ENDPOINTS:
+        app.router.add_route(endpoint.method, endpoint.path, endpoint.handler)
+
+    async def close(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        await redis.aclose()
+
+    app.cleanup_ctx.append(close)
+    return app

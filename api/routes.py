@@ -1,0 +1,188 @@
+"""Every path of the service, in one table: what it takes, what it answers, who may ask. Read this first.
+
+The router, the guard (`api.access`), the description (`api.openapi`) and the tests are all made from these rows.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+from aiohttp import web
+
+from api import assets, batches, messages, scans, status, verdicts
+from api.tokens import Scope
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Struct = type[msgspec.Struct]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One method on one path.
+
+    `answers` are the good statuses with a struct or a media type; `refusals` the codes it may refuse with, beside those
+    of every guarded path. Without a `scope` nothing is guarded; `policy` is the rate that the request counts against.
+    `about` is a line and, after an empty one, the rest.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    handler: Handler
+    answers: dict[int, Struct | str]
+    scope: Scope | None = None
+    policy: Literal["lookup", "submit", "bulk"] = "lookup"
+    body: Struct | None = None
+    form: Struct | None = None
+    query: Struct | None = None
+    refusals: tuple[str, ...] = ()
+    idempotent: bool = False
+    about: str = ""
+
+
+LOOKUP, SUBMIT, BULK, ADMIN = Scope.LOOKUP, Scope.SUBMIT, Scope.BULK, Scope.ADMIN
+_TAKES = ("bad_request", "body_too_large", "unsupported_type", "invalid")
+
+ENDPOINTS: Final = (
+    Endpoint(
+        "POST",
+        "/v1/scans",
+        scans.submit,
+        {200: messages.Scan, 202: messages.Scan},
+        SUBMIT,
+        "submit",
+        body=messages.SubmitScan,
+        form=messages.Upload,
+        idempotent=True,
+        refusals=(*_TAKES, "bad_source", "empty", "too_large", "unsupported_media", "queue_full"),
+        about="Have a picture or video judged.\n\nBy URL (JSON) or as an upload (multipart). 200: remembered, with "
+        "the verdict. 202: accepted; follow `links`. What is being scanned already is joined, not scanned twice.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/scans/{id}",
+        scans.show,
+        {200: messages.Scan},
+        SUBMIT,
+        query=messages.WaitQuery,
+        refusals=("not_found", "invalid"),
+        about="How far a scan is, and its outcome.\n\nWith `wait`, the answer comes when the scan has ended or after that "
+        "time.",
+    ),
+    Endpoint(
+        "DELETE",
+        "/v1/scans/{id}",
+        scans.cancel,
+        {200: messages.Scan},
+        SUBMIT,
+        refusals=("not_found",),
+        about="Cancel a scan that has not ended.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/scans/{id}/events",
+        scans.events,
+        {200: "text/event-stream"},
+        SUBMIT,
+        refusals=("not_found",),
+        about="Watch a scan.\n\nServer-sent events: `scan` for every change, `end` for the last; the data is a Scan.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/scans/{id}/report",
+        scans.report,
+        {200: "text/html"},
+        SUBMIT,
+        refusals=("not_found",),
+        about="The report: one self-contained page.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/scans/{id}/overlay",
+        scans.overlay,
+        {200: "image/jpeg"},
+        SUBMIT,
+        query=messages.OverlayQuery,
+        refusals=("not_found", "invalid"),
+        about="The picture, or a video's worst frame, with the evidence drawn on it.",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/batches",
+        batches.submit,
+        {202: messages.Batch},
+        BULK,
+        "bulk",
+        body=messages.SubmitBatch,
+        idempotent=True,
+        refusals=(*_TAKES, "queue_full"),
+        about="Have a list of URLs judged when nothing more urgent waits.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/batches/{id}",
+        batches.show,
+        {200: messages.Batch},
+        BULK,
+        refusals=("not_found",),
+        about="How far a batch is.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/batches/{id}/results",
+        batches.results,
+        {200: "application/x-ndjson"},
+        BULK,
+        query=messages.ResultsQuery,
+        refusals=("not_found", "invalid"),
+        about="One BatchRow per line, in the order of the list.\n\nThose that have not ended come with their state.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/verdicts",
+        verdicts.one,
+        {200: messages.Verdicts},
+        LOOKUP,
+        query=messages.VerdictQuery,
+        refusals=("invalid", "bad_source"),
+        about="What is remembered of a URL, a file or a picture.\n\nNever scans. An empty list: nothing. A perceptual "
+        "hash only nominates: compare the pictures before you believe that they are the same.",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/verdicts/lookup",
+        verdicts.many,
+        {200: messages.LookedUp},
+        LOOKUP,
+        body=messages.LookUp,
+        refusals=_TAKES,
+        about="What is remembered of up to 1,000 URLs and files, in one round trip.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/verdicts/prefix/{bits}",
+        verdicts.prefix,
+        {200: messages.PrefixMatches},
+        LOOKUP,
+        refusals=("not_found", "invalid"),
+        about="What is remembered of every file whose SHA-256 begins with these bits.\n\nSo the server does not "
+        "learn which file is meant.",
+    ),
+    Endpoint("GET", "/healthz", status.healthz, {200: messages.Health}, about="Does this process answer?"),
+    Endpoint(
+        "GET",
+        "/readyz",
+        status.readyz,
+        {200: messages.Health, 503: messages.Health},
+        about="Are Redis and an engine there?",
+    ),
+    Endpoint("GET", "/metrics", status.metrics, {200: "text/plain"}, ADMIN, about="Counters for Prometheus."),
+    Endpoint(
+        "GET", "/openapi.json", assets.openapi, {200: "application/json"}, about="This description, as OpenAPI 3.1."
+    ),
+    Endpoint("GET", "/docs", assets.docs, {200: "text/html"}, about="This description, for people."),
+    Endpoint("GET", "/", assets.index, {200: "text/html"}, about="The page: paste a URL or drop a file."),
+    Endpoint(
+        "GET", "/assets/{name}", assets.asset, {200: "text/css"}, refusals=("not_found",), about="What the pages load."
+    ),
+)

@@ -1,0 +1,230 @@
+"""Scans over HTTP: submit, wait, watch, read, cancel. The one file of the API that knows jobs.
+
+A URL or file whose verdict is remembered is answered at once (200) and nothing is queued; all else is written into the
+ledger first, then acknowledged (202): what was acknowledged ends in an outcome, whatever dies in between.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from aiohttp import web
+from redis.exceptions import RedisError
+from yarl import URL
+
+from api.access import caller_key
+from api.bodies import SUBMIT_BYTES, answer, read_json, read_query
+from api.errors import BadRequest, NotFound, QueueFull
+from api.messages import OverlayQuery, Scan, SubmitScan, WaitQuery
+from api.service import SERVICE, Service
+from api.uploads import receive
+from scanner.contract import Outcome, QueueName, ScanRequest, ScanRow, Verdict
+from scanner.errors import BadSource, KeyReused
+from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEY_SHAPE: Final = re.compile(r"[\x21-\x7e]{1,200}")
+KEY_TTL_S: Final = 86_400
+POLL_S: Final = 2
+"""What Retry-After advises while a scan runs: a picture takes about as long."""
+FULL_S: Final = 15.0
+"""What Retry-After advises when the queue is full."""
+BEAT_S: Final = 15.0
+"""A comment goes down a silent event stream this often: proxies cut what is silent for a minute."""
+REPORT_HEADERS: Final = {  # the page says the same in a <meta>; here it holds even if the page were another
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox",
+}
+
+
+async def submit(request: web.Request) -> web.Response:
+    """POST /v1/scans."""
+    if request.content_type == "multipart/form-data":
+        return await _submit_upload(request)
+    service, tenant = request.app[SERVICE], request[caller_key].tenant
+    asked = await read_json(request, SubmitScan, limit_bytes=SUBMIT_BYTES)
+    url = clean_url(asked.url, service.settings)
+    key = await claim_key(request, msgspec.json.encode(asked))
+    if not asked.rescan:
+        model = await service.cache.model()
+        known = model and await service.cache.by_url(url, tenant=tenant, model_id=model.model_id)
+        if known:
+            return await _remembered(service, tenant, url, url, known)
+    return await _enqueue(service, ScanRequest(source_url=url, tenant=tenant, rescan=asked.rescan), key)
+
+
+async def _submit_upload(request: web.Request) -> web.Response:
+    service, tenant = request.app[SERVICE], request[caller_key].tenant
+    await refuse_when_full(service, "interactive")
+    upload = await receive(request, spool_of(service.settings), service.settings)
+    key = await claim_key(request, upload.sha256.encode())
+    model = await service.cache.model()
+    known = model and await service.cache.by_sha256(upload.sha256, model_id=model.model_id)
+    if known:
+        return await _remembered(service, tenant, upload.sha256, upload.name, known)
+    return await _enqueue(service, ScanRequest(upload=upload.sha256, name=upload.name, tenant=tenant), key)
+
+
+async def _enqueue(service: Service, asked: ScanRequest, key: str | None) -> web.Response:
+    await refuse_when_full(service, asked.queue)
+    accepted = await service.ledger.accept_for_queue(asked, idempotency_key=key)
+    row = accepted.row
+    if accepted.enqueue:
+        await enqueue(service, [row])
+    await service.redis.set(_last_key(asked.tenant, asked.source_url or asked.upload or ""), row.id, ex=KEY_TTL_S)
+    headers = {"Location": f"/v1/scans/{row.id}", "Retry-After": str(POLL_S)}
+    return answer(Scan.of(row), status=202, headers=headers)
+
+
+async def enqueue(service: Service, rows: Sequence[ScanRow]) -> None:
+    """Put jobs for accepted rows into their queues; if that fails the reconciler does it, since the rows are there."""
+    try:
+        await service.jobs.enqueue_many(rows)
+    except RedisError as error:
+        log.warning("%d accepted scans wait for the reconciler: %s", len(rows), type(error).__name__)
+
+
+async def _remembered(service: Service, tenant: str, what: str, source: str, verdict: Verdict) -> web.Response:
+    """200: the verdict, under the id of the tenant's own scan that led to it as long as that is kept."""
+    outcome = Outcome(source=source, verdict=verdict)
+    last = await service.redis.get(_last_key(tenant, what))
+    row = await service.ledger.get(last.decode(), tenant=tenant) if isinstance(last, bytes) else None
+    first = row.outcome.verdict if row and row.outcome else None
+    if row is None or first is None or first.media.sha256 != verdict.media.sha256:
+        return answer(Scan(id=None, state="done", source=source, outcome=outcome))
+    scan = msgspec.structs.replace(Scan.of(row), source=source, outcome=outcome)
+    return answer(scan, headers={"Location": f"/v1/scans/{row.id}"})
+
+
+async def show(request: web.Request) -> web.Response:
+    """GET /v1/scans/{id}."""
+    service, tenant = request.app[SERVICE], request[caller_key].tenant
+    wait_s = read_query(request, WaitQuery).wait
+    row = await row_of(request)
+    if not row.is_terminal and wait_s:
+        row = await service.ledger.wait(row.id, tenant=tenant, timeout_s=wait_s) or row
+    headers = {} if row.is_terminal else {"Retry-After": str(POLL_S)}
+    return answer(Scan.of(row), headers=headers)
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """DELETE /v1/scans/{id}."""
+    row = await row_of(request)
+    ended = await request.app[SERVICE].ledger.cancel(row.id, tenant=request[caller_key].tenant)
+    return answer(Scan.of(ended or row))
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """GET /v1/scans/{id}/events: every change as `scan`, the last one as `end`."""
+    service = request.app[SERVICE]
+    row = await row_of(request)
+    stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+    await stream.prepare(request)
+    beat = asyncio.create_task(_beat(stream))
+    try:
+        async for now in service.ledger.events(row.id, tenant=row.tenant):
+            name = b"end" if now.is_terminal else b"scan"
+            await stream.write(b"event: %b\ndata: %b\n\n" % (name, msgspec.json.encode(Scan.of(now))))
+    except (RedisError, ConnectionError):  # the client comes again, and is told by a 503 if Redis is still away
+        pass
+    finally:
+        beat.cancel()
+    return stream
+
+
+async def _beat(stream: web.StreamResponse) -> None:
+    await stream.write(b"retry: 2000\n\n")
+    while True:
+        await asyncio.sleep(BEAT_S)
+        await stream.write(b": still there\n\n")
+
+
+async def report(request: web.Request) -> web.Response:
+    """GET /v1/scans/{id}/report: the page that the worker made, as it is."""
+    data = await _artifact(request, "report.html")
+    return web.Response(body=data, content_type="text/html", charset="utf-8", headers=REPORT_HEADERS)
+
+
+async def overlay(request: web.Request) -> web.Response:
+    """GET /v1/scans/{id}/overlay: the picture, or a video's worst frame, with the evidence drawn on it."""
+    name = "plain.jpg" if read_query(request, OverlayQuery).plain else "overlay.jpg"
+    data = await _artifact(request, name)
+    return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+async def _artifact(request: web.Request, name: str) -> bytes:
+    row = await row_of(request)
+    data = await request.app[SERVICE].ledger.artifact(row.id, name, tenant=row.tenant)
+    if data is None:
+        msg = "there is none: the scan has not ended, gave no verdict, or its pictures were not kept"
+        raise NotFound(msg)
+    return data
+
+
+async def row_of(request: web.Request) -> ScanRow:
+    """The row that the path names; raises NotFound, in the same words for nobody's and for another tenant's."""
+    row = await request.app[SERVICE].ledger.get(request.match_info["id"], tenant=request[caller_key].tenant)
+    if row is None:
+        msg = "no such scan; outcomes are kept for a day"
+        raise NotFound(msg)
+    return row
+
+
+async def refuse_when_full(service: Service, queue: QueueName, more: int = 1) -> None:
+    """Raise QueueFull when more scans wait than we promise to get to."""
+    limits = {"interactive": service.settings.max_queued, "bulk": service.settings.max_queued_bulk}
+    waiting = (await service.ledger.depths())[queue]
+    if waiting + more > limits[queue]:
+        msg = f"{waiting} scans wait already; ask again a little later"
+        raise QueueFull(msg, retry_after_s=FULL_S)
+
+
+async def claim_key(request: web.Request, body: bytes) -> str | None:
+    """The Idempotency-Key, bound to this body for 24 h; raises KeyReused when it was sent with another one."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not KEY_SHAPE.fullmatch(key):
+        msg = "an Idempotency-Key is 1 to 200 visible ASCII characters"
+        raise BadRequest(msg)
+    digest = hashlib.sha256(request.path.encode() + b"\n" + body).hexdigest().encode()
+    place = f"laescan:claim:{digest_of(request[caller_key].tenant, key)}"
+    redis = request.app[SERVICE].redis
+    is_new = await redis.set(place, digest, nx=True, ex=KEY_TTL_S)
+    if not is_new and await redis.get(place) != digest:
+        msg = "this Idempotency-Key came with another request; use a new key for a new request"
+        raise KeyReused(msg)
+    return key
+
+
+def clean_url(text: str, settings: Settings) -> str:
+    """A URL that a worker would fetch, in the form in which it is asked for; raises BadSource."""
+    try:
+        url = URL(text)
+        fits = url.scheme in {"http", "https"} and bool(url.host) and bool(url.port)
+    except ValueError:
+        fits = False
+    if not fits or len(text.encode("utf-8", "surrogatepass")) > settings.max_url_bytes:
+        msg = f"not an http or https URL of at most {settings.max_url_bytes} bytes"
+        raise BadSource(msg)
+    return text
+
+
+def spool_of(settings: Settings) -> Path:
+    """Where uploads lie, for us and for the workers."""
+    return Path(settings.spool)
+
+
+def _last_key(tenant: str, what: str) -> str:
+    """Where the id of the tenant's last scan of a URL or of an upload's sha256 stands."""
+    return f"laescan:last:{digest_of(tenant, what)}"
+
+
+def digest_of(*parts: str) -> str:
+    """One name for several strings; what they say stands in no key."""
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,31 @@
+"""What every handler works with, made once at the start: `request.app[SERVICE]`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from scanner.cache import VerdictCache
+from scanner.jobs import Jobs
+from scanner.ledger import Ledger
+from scanner.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from api.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Service:
+    """The API's hands: nothing in here loads a model or touches media."""
+
+    settings: Settings
+    redis: "Redis"
+    ledger: Ledger
+    cache: VerdictCache
+    jobs: Jobs
+    metrics: "Metrics"
+
+
+SERVICE: Final = web.AppKey("service", Service)

@@ -1,0 +1,89 @@
+"""What is remembered, asked by key: a URL, a file's digest, a list of both, a digest's first bits. Never scans.
+
+Nothing known is an answer (200 and an empty list), not an error: a client that asks first is a good client.
+"""
+
+import re
+from typing import Final
+
+from aiohttp import web
+
+from api.access import caller_key
+from api.bodies import BATCH_BYTES, answer, read_json, read_query
+from api.errors import Invalid, NotFound
+from api.messages import Found, Known, LookedUp, LookUp, PrefixMatches, PrefixRow, VerdictQuery, Verdicts
+from api.scans import clean_url
+from api.service import SERVICE, Service
+from scanner.contract import Verdict
+
+PREFIX_SHAPE: Final = re.compile(r"[01]{4,64}")
+KEEP_PREFIX_S: Final = 300
+
+
+async def one(request: web.Request) -> web.Response:
+    """GET /v1/verdicts?url=|sha256=|phash=."""
+    service, tenant = request.app[SERVICE], request[caller_key].tenant
+    asked = read_query(request, VerdictQuery)
+    if sum(key is not None for key in (asked.url, asked.sha256, asked.phash)) != 1:
+        msg = "give exactly one of url, sha256 and phash"
+        raise Invalid(msg)
+    model_id = await _model_id(service)
+    found: list[Verdict | None] = []
+    if model_id is None:  # no engine was ever here, so nothing can be known
+        pass
+    elif asked.url is not None:
+        url = clean_url(asked.url, service.settings)
+        found = [await service.cache.by_url(url, tenant=tenant, model_id=model_id)]
+    elif asked.sha256 is not None:
+        found = [await service.cache.by_sha256(asked.sha256, model_id=model_id)]
+    elif asked.phash is not None:
+        found = list(await service.cache.by_phash(asked.phash, model_id=model_id))
+    return answer(Verdicts([verdict for verdict in found if verdict is not None]))
+
+
+async def many(request: web.Request) -> web.Response:
+    """POST /v1/verdicts/lookup: all keys in one round trip."""
+    service, tenant = request.app[SERVICE], request[caller_key].tenant
+    asked = await read_json(request, LookUp, limit_bytes=BATCH_BYTES)
+    model_id = await _model_id(service)
+    if model_id is None:
+        return answer(LookedUp([Found(key=key) for key in asked.keys]))
+    found = await service.cache.look_up_many(asked.keys, tenant=tenant, model_id=model_id)
+    pairs = zip(asked.keys, found, strict=True)
+    return answer(
+        LookedUp([Found(key=key, known=None if verdict is None else _known(verdict)) for key, verdict in pairs])
+    )
+
+
+async def prefix(request: web.Request) -> web.Response:
+    """GET /v1/verdicts/prefix/{bits}: every file whose SHA-256 begins so; the caller finds its own among them."""
+    service = request.app[SERVICE]
+    bits = request.match_info["bits"]
+    if not PREFIX_SHAPE.fullmatch(bits):
+        msg = "a prefix is 4 to 64 characters, each 0 or 1: the first bits of a SHA-256"
+        raise NotFound(msg)
+    model_id = await _model_id(service)
+    try:
+        found = [] if model_id is None else await service.cache.by_prefix(bits, model_id=model_id)
+    except ValueError as error:
+        raise Invalid(str(error)) from error
+    rows = [PrefixRow(sha256=sha256, known=_known(verdict)) for sha256, verdict in found]
+    headers = {"Cache-Control": f"private, max-age={KEEP_PREFIX_S}"}
+    return answer(PrefixMatches(matches=rows, keep_s=KEEP_PREFIX_S), headers=headers)
+
+
+async def _model_id(service: Service) -> str | None:
+    model = await service.cache.model()
+    return model.model_id if model else None
+
+
+def _known(verdict: Verdict) -> Known:
+    return Known(
+        label=verdict.label,
+        score=verdict.score,
+        reason=verdict.reason,
+        thresholds=verdict.thresholds,
+        sha256=verdict.media.sha256,
+        model_id=verdict.model.model_id,
+        age_s=verdict.cache.age_s,
+    )
