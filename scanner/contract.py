@@ -103,11 +103,17 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 
 class CacheInfo(msgspec.Struct, frozen=True):
-    """Where the verdict came from; distance (bits) and age for a remembered one."""
+    """Where the verdict came from; distance (bits) and age for a remembered one.
+
+    `near` is provisional: it is the verdict on another picture, whose sha256 is `root`, of which this one is a
+    re-encoded copy. With `audit` these very bytes are to be scanned, too, when there is time.
+    """
 
     kind: Literal["miss", "exact", "near"] = "miss"
     distance: int | None = None
     age_s: float | None = None
+    root: str | None = None
+    audit: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """What was judged before: the questions that the pipeline asks, in the order in which it can ask them.
 
-    fetch -> recall -> decode -> recall_decoded -> score -> judge -> remember
+    expected -> fetch -> recall -> decode -> recall_decoded -> score -> judge -> remember
 
 One reason: the pipeline saves the work that a remembered verdict spares without knowing where verdicts are kept, nor
 how two media are held to be the same (`scanner.recall` does).
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from scanner.contract import Verdict
     from scanner.decode import Decoded
     from scanner.fetch import Fetched
+    from scanner.validators import Validators
 
 
 class Memory(Protocol):
@@ -20,6 +21,9 @@ class Memory(Protocol):
     What is recalled has `cache` filled. A memory is a help and never a condition: one that cannot be reached says so in
     the log, recalls nothing and raises nothing.
     """
+
+    async def expected(self, source: str) -> "tuple[Validators, Verdict] | None":
+        """The verdict that holds if the server of `source` says that nothing changed, and what to ask it with."""
 
     async def recall(self, fetched: "Fetched") -> "Verdict | None":
         """The verdict on these very bytes."""

@@ -28,6 +28,7 @@ from scanner.jail import Jail
 from scanner.memory import Memory
 from scanner.model import Model, SeenFace
 from scanner.settings import Settings
+from scanner.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.verdict import EARLY_FRAMES, FrameInfo, ScoredFace, agree_strongly, judge
 
 if TYPE_CHECKING:
@@ -149,8 +150,17 @@ class _Work:
         def fetched_bytes(so_far: int, total: int | None) -> None:
             stages.progress("fetch", so_far / total if total else None)
 
-        with stages.stage("fetch"):
-            fetched = await fetch(source, folder=folder, settings=settings, progress=fetched_bytes)
+        expected = None if self.keep_frames else await self._expected(source)
+        validators, unchanged = expected or (NO_VALIDATORS, None)
+        try:
+            with stages.stage("fetch"):
+                fetched = await fetch(
+                    source, folder=folder, settings=settings, progress=fetched_bytes, known=validators
+                )
+        except NotModified:
+            if unchanged is None:
+                raise
+            return unchanged, ()
         known = await self._recalled(fetched)
         if known and not self.keep_frames:
             return known, ()
@@ -165,6 +175,11 @@ class _Work:
         if self.memory:
             await self.memory.remember(fetched, decoded, verdict)
         return verdict, frames if self.keep_frames else ()
+
+    async def _expected(self, source: str) -> tuple[Validators, Verdict] | None:
+        if self.memory is None or self.rescan:
+            return None
+        return await self.memory.expected(source)
 
     async def _recalled(self, fetched: Fetched, decoded: Decoded | None = None) -> Verdict | None:
         """What the memory says, when there is one and it is asked."""
@@ -200,7 +215,7 @@ class _Work:
         return judge(
             faces,
             [_info(frame) for frame in frames],
-            media=_media(fetched, decoded),
+            media=media_of(fetched, decoded),
             model=self.scanner.model.info,
             calibration=self.scanner.model.calibration,
             timings_s=self.stages.timings_s,
@@ -237,7 +252,8 @@ def _info(frame: Frame) -> FrameInfo:
     return FrameInfo(frame.index, frame.time_s, width, height)
 
 
-def _media(fetched: Fetched, decoded: Decoded) -> Media:
+def media_of(fetched: Fetched, decoded: Decoded) -> Media:
+    """What a verdict says of the medium that it judges."""
     return Media(
         kind=decoded.kind,
         format=decoded.format,
