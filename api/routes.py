@@ -66,8 +66,7 @@ ENDPOINTS: Final = (
         SUBMIT,
         query=messages.WaitQuery,
         refusals=("not_found", "invalid"),
-        about="How far a scan is, and its outcome.\n\nWith `wait`, the answer comes when the scan has ended or after that "
-        "time.",
+        about="How far a scan is, and its outcome.\n\nWith `wait`, the answer comes at its end or after so many seconds.",
     ),
     Endpoint(
         "DELETE",
