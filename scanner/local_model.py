@@ -81,6 +81,12 @@ class LocalModel:
 
         return answered(all_around([frame.shape for frame in frames]), see)
 
+    def warm_up(self) -> None:
+        """Let the device compile what it needs, so that the first who asks need not wait for it; blocks."""
+        grey = np.full((2 * CROP_PX, 2 * CROP_PX, 3), 128, np.uint8)
+        self.see([grey])
+        self.detector.score(grey[None, :CROP_PX, :CROP_PX])
+
     def see(
         self, frames: Sequence[Pixels], *, quarters: int = 0, min_face_px: int = 0, max_faces: int = 0
     ) -> list[list[SeenFace]]:
