@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _annotate(given)
         if given.command in {"train", "evaluate"}:
             return _learn(given)
+        if given.command == "engine":
+            return _engine(given)
         return int(_scan(given) if given.command == "scan" else _doctor(json=given.json))
     except SettingsError as error:
         print(f"laescan: {error}", file=sys.stderr)
@@ -139,8 +141,21 @@ def _parser() -> argparse.ArgumentParser:
     annotate.add_argument("folder", type=Path, metavar="FOLDER", help="with a candidates.json, as training writes it")
     annotate.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any that is free)")
     annotate.add_argument("--no-browser", action="store_true", help="only print the address")
+    _add_engine(commands)
     _add_training(commands)
     return parser
+
+
+def _add_engine(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    engine = commands.add_parser(
+        "engine",
+        help="hold the model for all workers of this machine",
+        description="Load the model once and judge for every worker of this machine, in shared batches. Ctrl+C drains.",
+        epilog="CUDA_VISIBLE_DEVICES picks the GPU; for a second one start another engine on another socket. "
+        "Exit codes: 0 drained, 4 there is one already, or no weights, or (with --status) none.",
+    )
+    engine.add_argument("--socket", type=Path, metavar="PATH", help="where to answer (default: LAESCAN_ENGINE_SOCKET)")
+    engine.add_argument("--status", action="store_true", help="ask the one that runs how it is; JSON")
 
 
 def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -280,6 +295,28 @@ def _doctor(*, json: bool) -> int:
         print(f"  {'' if setting.is_default else '* '}{setting.variable}={setting.value}\n      {setting.meaning}")
     print("\nall is well" if found.ok else "\nsomething is wrong: see the lines with FAIL")
     return int(not found.ok)
+
+
+def _engine(given: argparse.Namespace) -> Exit:
+    """Be the engine, or ask it."""
+    from scanner.engine_wire import socket_path
+
+    settings = Settings.from_env(os.environ)
+    path = given.socket or socket_path(settings)
+    try:
+        if given.status:
+            from scanner.engine_client import status
+
+            print(msgspec.json.encode(status(path, timeout_s=5.0)).decode())
+        else:
+            from scanner.engine import run
+
+            logging.getLogger("scanner.engine").setLevel(logging.INFO)
+            run(settings, path)
+    except EngineError as error:
+        print(f"laescan: {error.code}: {error}", file=sys.stderr)
+        return Exit.NO_ENGINE
+    return Exit.OK
 
 
 def _annotate(given: argparse.Namespace) -> Exit:
