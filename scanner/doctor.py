@@ -22,7 +22,9 @@ import torch
 from scanner import settings as settings_module
 from scanner.checkpoint import golden_crops
 from scanner.detector import Detector
-from scanner.errors import BadWeights, BlockedAddress, ScanError
+from scanner.engine_client import status
+from scanner.engine_wire import socket_path
+from scanner.errors import BadWeights, BlockedAddress, NoEngine, ScanError
 from scanner.faces import FaceDetector
 from scanner.fetch import fetch
 from scanner.jail import Jail
@@ -31,6 +33,8 @@ from scanner.settings import PREFIX, Settings, SettingsError
 PACKAGES = ("laescan", "torch", "numpy", "opencv-python-headless", "pillow", "av", "aiohttp", "yt-dlp")
 GOLDEN_TOLERANCE = 1e-2
 """How far a raw score of a golden crop may be from the stored one: bf16 and fp16 stay well inside."""
+ENGINE_TIMEOUT_S = 5.0
+"""How long an engine may take to say how it is: its event loop answers also while a batch runs."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -66,6 +70,7 @@ def examine(environ: Mapping[str, str]) -> Diagnosis:
         _versions(),
         *_model(settings),
         _try("face detector", _face_detector),
+        _engine(settings),
         _try("jail", lambda: _jail(settings)),
         _try("egress", lambda: asyncio.run(_egress(settings))),
     )
@@ -164,6 +169,20 @@ def _golden(detector: Detector) -> Check:
 def _face_detector() -> Check:
     FaceDetector()
     return Check("face detector", ok=True, words=("MTCNN cascade loaded",))
+
+
+def _engine(settings: Settings) -> Check:
+    """Who answers where workers will ask; nobody is no fault, since `laescan scan` needs nobody."""
+    path = socket_path(settings)
+    try:
+        there = status(path, timeout_s=ENGINE_TIMEOUT_S)
+    except NoEngine as error:
+        # a socket without an answer is an engine that hangs, or one that was killed and not started again
+        return Check("engine", ok=not path.exists(), words=(str(error) if path.exists() else f"none runs at {path}",))
+    who = f"{there.info.model_id} on {there.info.backend}, {there.info.precision}, at {path} (process {there.pid})"
+    how = f"up for {there.up_s:.0f} s, {there.frames} frames in {there.batches} batches"
+    waiting = f"{there.queued} interactive and {there.queued_bulk} bulk requests wait"
+    return Check("engine", ok=True, words=(who, f"{how}, {there.halvings} halved for want of memory; {waiting}"))
 
 
 def _jail(settings: Settings) -> Check:
