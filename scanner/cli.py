@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from importlib import metadata
@@ -22,6 +21,7 @@ import msgspec
 
 from scanner.contract import Label, Outcome
 from scanner.errors import EngineError
+from scanner.folders import scratch_folder, sweep_scratch
 from scanner.formats import HEAD_BYTES, sniff
 from scanner.settings import Settings, SettingsError
 
@@ -222,9 +222,10 @@ def _scan(given: argparse.Namespace) -> Exit:
     from scanner.terminal import Terminal
 
     settings, terminal = _settings(given.frames), Terminal(quiet=given.quiet)
-    with tempfile.TemporaryDirectory(prefix="laescan-") as spool:
+    sweep_scratch()  # what a scan that was killed has left
+    with scratch_folder() as spool:
         try:
-            items = asyncio.run(_scan_all(given, settings, terminal, Path(spool)))
+            items = asyncio.run(_scan_all(given, settings, terminal, spool))
         except EngineError as error:
             terminal.fail(error.code, str(error))
             return Exit.NO_ENGINE

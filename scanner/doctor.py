@@ -10,10 +10,8 @@ import inspect
 import itertools
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -27,6 +25,7 @@ from scanner.engine_wire import socket_path
 from scanner.errors import BadWeights, BlockedAddress, NoEngine, ScanError
 from scanner.faces import FaceDetector
 from scanner.fetch import fetch
+from scanner.folders import scratch_folder
 from scanner.jail import Jail
 from scanner.settings import PREFIX, Settings, SettingsError
 
@@ -203,9 +202,9 @@ async def _egress(settings: Settings) -> Check:
         port = server.sockets[0].getsockname()[1]
         strict = msgspec.structs.replace(settings, allow_networks=(), allow_ports=(80, 443, port))
         refused = False
-        with tempfile.TemporaryDirectory(prefix="laescan-") as folder:
+        with scratch_folder() as folder:
             try:
-                await fetch(f"http://127.0.0.1:{port}/canary.jpg", folder=Path(folder), settings=strict)
+                await fetch(f"http://127.0.0.1:{port}/canary.jpg", folder=folder, settings=strict)
             except BlockedAddress:
                 refused = True
     ok = refused and not reached.is_set()

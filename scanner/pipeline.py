@@ -11,7 +11,6 @@ with its code; a bug is an Outcome with code `internal` and a trace in the log.
 import asyncio
 import contextlib
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from scanner.decode import Decoded, Frame, decode
 from scanner.errors import Internal, RateLimited, ScanError
 from scanner.faces import link
 from scanner.fetch import Fetched, fetch
+from scanner.folders import scratch_folder
 from scanner.jail import Jail
 from scanner.memory import Memory
 from scanner.model import Model, SeenFace
@@ -107,7 +107,7 @@ class Scanner:
         """
         stages = _Stages(progress or (lambda _stage, _done: None))
         try:
-            with tempfile.TemporaryDirectory(prefix="laescan-") as folder:
+            with scratch_folder() as folder:
                 work = _Work(
                     scanner=self,
                     stages=stages,
@@ -116,7 +116,7 @@ class Scanner:
                     urgent=urgent,
                     rescan=rescan,
                 )
-                verdict, frames = await work.scan(source, Path(folder))
+                verdict, frames = await work.scan(source, folder)
         except ScanError as error:
             return ScanResult(Outcome(source=_legible(source), failure=_failure(error)))
         except Exception as error:
