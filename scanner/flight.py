@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from scanner.contract import Verdict
     from scanner.decode import Decoded
     from scanner.fetch import Fetched
+    from scanner.validators import Validators
 
 log = logging.getLogger(__name__)
 
@@ -39,18 +40,18 @@ _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPI
 
 
 class SingleFlight:
-    """A Memory around another one; serves one scan at a time, which `aboard` brackets."""
+    """A Memory that serves one scan at a time, which `aboard` brackets, with the memory of that scan's tenant."""
 
-    def __init__(self, memory: Memory, client: redis.asyncio.Redis, *, model_id: str) -> None:
-        self._memory, self._redis, self._model_id = memory, client, model_id
+    def __init__(self, client: redis.asyncio.Redis, *, model_id: str) -> None:
+        self._redis, self._model_id = client, model_id
         self._land, self._renew = client.register_script(_LAND), client.register_script(_RENEW)
         self._token = ""
         self._held: list[str] = []
 
     @contextlib.asynccontextmanager
-    async def aboard(self, token: str) -> AsyncIterator[None]:
+    async def aboard(self, token: str, memory: Memory) -> AsyncIterator[None]:
         """One scan, under a name that no other attempt has; what it holds is let go at the end, however it ended."""
-        self._token, self._held = token, []
+        self._token, self._memory, self._held = token, memory, []
         renewing = asyncio.create_task(self._keep())
         try:
             yield
@@ -59,6 +60,10 @@ class SingleFlight:
             for key in self._held:
                 with contextlib.suppress(RedisError):  # it expires
                     await self._land(keys=[key], args=[self._token])
+
+    async def expected(self, source: str) -> "tuple[Validators, Verdict] | None":
+        """See Memory."""
+        return await self._memory.expected(source)
 
     async def recall(self, fetched: "Fetched") -> "Verdict | None":
         """See Memory; waits while another scan has these bytes."""

@@ -14,7 +14,7 @@ import redis
 
 from scanner.contract import Outcome, QueueName, ScanRequest
 from scanner.errors import Poisoned
-from scanner.ledger import ARTIFACT, ROW, STEPS, failure_outcome
+from scanner.ledger import ARTIFACT, ROW, STEPS, acceptance, failure_outcome
 from scanner.settings import Settings
 
 LEASE_MS: Final = 15_000
@@ -91,8 +91,14 @@ class Lease:
         return None
 
     def put_artifact(self, name: str, data: bytes, settings: Settings) -> None:
-        """Leave something beside the outcome, for as long as that is kept."""
-        self.client.set(f"{ARTIFACT}{self.id}:{name}", data, ex=int(settings.outcome_ttl_s))
+        """Leave something beside the outcome, for a shorter time: a report is a hundred times as large."""
+        self.client.set(f"{ARTIFACT}{self.id}:{name}", data, ex=int(settings.artifact_ttl_s))
+
+
+def accept(client: redis.Redis, request: ScanRequest) -> tuple[str, bool]:
+    """As `Ledger.accept_for_queue`, for a worker that wants something scanned; out: the id, whether it needs a job."""
+    how, id_ = cast("list[bytes]", _step(client, *acceptance(request, None)))
+    return id_.decode(), how in {b"new", b"promoted"}
 
 
 def take_due(client: redis.Redis, *, most: int) -> list[tuple[str, QueueName]]:

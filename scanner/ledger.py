@@ -81,7 +81,7 @@ class Ledger:
         keys = idempotency_keys or [None] * len(requests)
         async with self.redis.pipeline(transaction=False) as pipe:
             for request, key in zip(requests, keys, strict=True):
-                await self._step(args=_acceptance(request, key), client=pipe)
+                await self._step(args=acceptance(request, key), client=pipe)
             answers = [(how.decode(), id_.decode()) for how, id_ in await pipe.execute()]
         if any(how == "conflict" for how, _ in answers):
             msg = "this idempotency key was used for another request; use a new key for a new request"
@@ -184,8 +184,8 @@ class Ledger:
         return [_row(id_, found, ranks.get(i)) for i, (id_, found) in enumerate(zip(ids, hashes, strict=True))]
 
 
-def _acceptance(request: ScanRequest, idempotency_key: str | None) -> list[str | bytes | int]:
-    """The arguments of the step `accept`."""
+def acceptance(request: ScanRequest, idempotency_key: str | None) -> list[str | bytes | int]:
+    """The arguments of the step `accept`, for whoever has a client."""
     encoded = msgspec.json.encode(request)
     asked = request.source_url if request.upload is None else f"upload {request.upload}"
     flight = "laescan:flight:" + _digest(request.tenant, str(asked), "rescan" if request.rescan else "")

@@ -108,8 +108,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Most URLs in one batch."""
     redis_url: str = ""
     """Redis of queue and ledger: redis://host:6379/0, unix:///run/redis.sock; empty = `laescan serve` starts one."""
+    cache_url: str = ""
+    """Redis of remembered verdicts, which may evict; empty = the one of queue and ledger, which may not."""
     state: str = ""
     """Folder of what must survive a restart; empty = $XDG_STATE_HOME/laescan, ~/.local/state/laescan without it."""
+    artifact_ttl_s: PositiveSeconds = 3_600.0
+    """How long the report and the overlay of a scan are kept."""
+    drain_s: PositiveSeconds = 20.0
+    """Time that a stopping worker takes to end the scan that it runs, before it gives it back."""
     spool: str = ""
     """Folder of uploads, shared by API and workers; empty = `spool` in the state folder."""
     workers: Annotated[int, Meta(ge=0, le=256)] = 0
@@ -117,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scan_timeout_s: PositiveSeconds = 900.0
     """Longest time that one attempt at a scan may take, from the first byte to the verdict."""
     outcome_ttl_s: PositiveSeconds = 86_400.0
-    """How long the outcome of a scan, its report and its overlay can be asked for by its id."""
+    """How long the outcome of a scan can be asked for by its id."""
     url_fresh_s: PositiveSeconds = 300.0
     """How long the verdict on a URL is given again without asking its server whether it changed."""
     near_labels: tuple[Literal["manipulated", "inconclusive", "authentic", "no_face"], ...] = (
