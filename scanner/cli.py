@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from scanner import serve
 from scanner.contract import Label, Outcome
 from scanner.errors import EngineError
 from scanner.folders import scratch_folder, sweep_scratch
@@ -84,8 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _annotate(given)
         if given.command in {"train", "evaluate"}:
             return _learn(given)
+        if given.command == "token":
+            return _token(given)
         if given.command == "engine":
             return _engine(given)
+        if given.command in {"serve", "worker"}:
+            return serve.run(given)
         return int(_scan(given) if given.command == "scan" else _doctor(json=given.json))
     except SettingsError as error:
         print(f"laescan: {error}", file=sys.stderr)
@@ -141,9 +146,24 @@ def _parser() -> argparse.ArgumentParser:
     annotate.add_argument("folder", type=Path, metavar="FOLDER", help="with a candidates.json, as training writes it")
     annotate.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any that is free)")
     annotate.add_argument("--no-browser", action="store_true", help="only print the address")
+    serve.add_commands(commands)
     _add_engine(commands)
     _add_training(commands)
+    _add_token(commands)
     return parser
+
+
+def _add_token(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    token = commands.add_parser("token", help="make, list and revoke tokens for the API")
+    actions = token.add_subparsers(dest="action", metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="print a new token; it is never shown again")
+    create.add_argument("--scope", required=True, choices=("lookup", "submit", "bulk", "admin"), help="what it may do")
+    create.add_argument("--tenant", default="local", metavar="NAME", help="whose scans it sees (default: local)")
+    create.add_argument("--expires", metavar="TIME", help="e.g. 12h, 90d, 4w (default: never)")
+    create.add_argument("--note", default="", metavar="TEXT", help="for the list")
+    actions.add_parser("list", help="ids, scopes, tenants and whether they are valid")
+    revoke = actions.add_parser("revoke", help="refuse a token from now on")
+    revoke.add_argument("id", metavar="ID", help="the 12 characters after lae_")
 
 
 def _add_engine(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -320,6 +340,20 @@ def _engine(given: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def _token(given: argparse.Namespace) -> Exit:
+    from redis.exceptions import RedisError
+
+    from api import token_command
+
+    try:
+        for line in token_command.run(given, Settings.from_env(os.environ)):
+            print(line)
+    except RedisError as error:
+        print(f"laescan: no Redis answers ({error}); start `laescan serve`, or set LAESCAN_REDIS_URL", file=sys.stderr)
+        return Exit.NO_ENGINE
+    return Exit.OK
+
+
 def _annotate(given: argparse.Namespace) -> Exit:
     """Serve the page until Ctrl+C, then say what is there."""
     import webbrowser
@@ -360,3 +394,7 @@ def _learn(given: argparse.Namespace) -> Exit:
         print(f"laescan: {error}", file=sys.stderr)
         return Exit.USAGE
     return Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

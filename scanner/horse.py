@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -30,9 +31,9 @@ from scanner.engine_client import EngineClient
 from scanner.errors import EngineError, Internal, by_code
 from scanner.flight import SingleFlight
 from scanner.folders import spool_folder
-from scanner.isolation import die_with_parent
 from scanner.jobs import Jobs
 from scanner.lease import MOST_ATTEMPTS, Lease, accept
+from scanner.leash import die_with
 from scanner.pipeline import Progress, Scanner, ScanResult
 from scanner.recall import Recall
 from scanner.settings import Settings
@@ -173,7 +174,7 @@ def _flight(settings: Settings, model_id: str) -> SingleFlight:
 def main(arguments: list[str]) -> int:
     """Be the horse of the worker that started us."""
     descriptor, parent = map(int, arguments)
-    die_with_parent(parent)
+    die_with(parent, signal.SIGKILL)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     with socket.socket(fileno=descriptor) as connection:
         try:

@@ -146,13 +146,6 @@ def _become_first() -> None:
     os.close(outer)
 
 
-def die_with_parent(parent: int) -> None:
-    """Be killed when our parent (by its pid) dies, however it dies; at once when it is dead already."""
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def is_dead(handle: int) -> bool:
     """Whether the process behind a pidfd is gone: asked after PR_SET_PDEATHSIG, which tells of later deaths only."""
     poll = select.poll()
