@@ -66,7 +66,7 @@ ENDPOINTS: Final = (
         SUBMIT,
         query=messages.WaitQuery,
         refusals=("not_found", "invalid"),
-        about="How far a scan is, and its outcome.\n\nWith `wait`, the answer comes at its end or after so many seconds.",
+        about="How far a scan is, and its outcome.\n\nWith `wait`, the answer comes at the end of the scan or then.",
     ),
     Endpoint(
         "DELETE",

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -25,6 +24,7 @@ from api.service import SERVICE, Service
 from api.uploads import receive
 from scanner.contract import Outcome, QueueName, ScanRequest, ScanRow, Verdict
 from scanner.errors import BadSource, KeyReused
+from scanner.folders import spool_folder
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ async def submit(request: web.Request) -> web.Response:
 async def _submit_upload(request: web.Request) -> web.Response:
     service, tenant = request.app[SERVICE], request[caller_key].tenant
     await refuse_when_full(service, "interactive")
-    upload = await receive(request, spool_of(service.settings), service.settings)
+    upload = await receive(request, spool_folder(service.settings), service.settings)
     key = await claim_key(request, upload.sha256.encode())
     model = await service.cache.model()
     known = model and await service.cache.by_sha256(upload.sha256, model_id=model.model_id)
@@ -213,11 +213,6 @@ def clean_url(text: str, settings: Settings) -> str:
         msg = f"not an http or https URL of at most {settings.max_url_bytes} bytes"
         raise BadSource(msg)
     return text
-
-
-def spool_of(settings: Settings) -> Path:
-    """Where uploads lie, for us and for the workers."""
-    return Path(settings.spool)
 
 
 def _last_key(tenant: str, what: str) -> str:

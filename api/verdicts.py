@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from api.access import caller_key
+from api.alike import alike
 from api.bodies import BATCH_BYTES, answer, read_json, read_query
 from api.errors import Invalid, NotFound
 from api.messages import Found, Known, LookedUp, LookUp, PrefixMatches, PrefixRow, VerdictQuery, Verdicts
@@ -37,7 +38,7 @@ async def one(request: web.Request) -> web.Response:
     elif asked.sha256 is not None:
         found = [await service.cache.by_sha256(asked.sha256, model_id=model_id)]
     elif asked.phash is not None:
-        found = list(await service.cache.by_phash(asked.phash, model_id=model_id))
+        found = list(await alike(service.redis, service.cache, asked.phash, model_id=model_id))
     return answer(Verdicts([verdict for verdict in found if verdict is not None]))
 
 
