@@ -3,18 +3,20 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sitters import PICTURES, TINY, of_split, portraits
 
 from scanner.checkpoint import load_checkpoint, save_checkpoint
-from scanner.faces import FaceDetector
 from scanner.training import evaluate as evaluation
+from scanner.training import subjects
 from scanner.training.calibrate import logistic
 from scanner.training.data import fixed
-from scanner.training.evaluate import evaluate, false_alarms, load_run, photos_of, reencoded, share_manipulated
+from scanner.training.evaluate import evaluate, false_alarms, load_run, share_manipulated
 from scanner.training.portraits import split_of
+from scanner.training.subjects import Faces
 from scanner.training.train import TrainConfig, score, train
 from scanner.verdict import Calibration
 
@@ -50,16 +52,22 @@ def pointed(encoder):
     return encoder
 
 
+def untouched():
+    return [replace(portrait, source="london_neutral") for portrait in portraits()]
+
+
 @pytest.fixture
 def few_reencodings(monkeypatch):
     names = ("untouched", "jpeg 50", "resize 0.5")
-    monkeypatch.setattr(evaluation, "REENCODINGS", {name: evaluation.REENCODINGS[name] for name in names})
+    few = {name: subjects.REENCODINGS[name] for name in names}
+    for module in (subjects, evaluation):
+        monkeypatch.setattr(module, "REENCODINGS", few)
 
 
 def test_an_evaluated_run_becomes_a_checkpoint_that_detection_loads(run, photos, few_reencodings, tmp_path):
     encoder, config = load_run(run)
     assert config == CONFIG
-    calibration, card = evaluate(pointed(encoder), config, portraits(), photos, ["warp"], per_family=3)
+    calibration, card = evaluate(pointed(encoder), config, untouched(), Faces(photos), ["warp"], per_family=3)
     assert (card["families_seen"], card["families_unseen"]) == (["attribute"], ["warp"])
     for split in ("val", "test"):
         rows = card[split]["families"]
@@ -67,6 +75,8 @@ def test_an_evaluated_run_becomes_a_checkpoint_that_detection_loads(run, photos,
         assert all(row["n"] == 3 and 0 <= row["auc"] <= 1 for row in rows.values())
         assert card[split]["auc_seen"] == rows["attribute"]["auc"]
         assert card[split]["false_alarms"]["all"]["n"] == 3
+        assert set(card[split]["flips"]["treatments"]) <= {"jpeg 50", "resize 0.5"}
+        assert card[split]["shortcuts"]["warm tint"]["n"] == 1
     save_checkpoint(tmp_path / "face.safetensors", encoder, calibration, card)
     loaded = load_checkpoint(tmp_path / "face.safetensors")
     assert loaded.calibration == calibration
@@ -75,7 +85,7 @@ def test_an_evaluated_run_becomes_a_checkpoint_that_detection_loads(run, photos,
 
 def test_thresholds_come_from_validation_and_seen_families_only(run, photos, few_reencodings, monkeypatch):
     drawn, photographed, calibrated = [], [], []
-    true_fixed, true_reencoded, true_calibrate = evaluation.fixed, evaluation.reencoded, evaluation.calibrate
+    true_fixed, true_reencoded, true_calibrate = evaluation.fixed, subjects.reencoded, evaluation.calibrate
 
     def fixed(given, families, **choices):
         drawn.append(({split_of(p.identity) for p in given}, tuple(families)))
@@ -89,17 +99,17 @@ def test_thresholds_come_from_validation_and_seen_families_only(run, photos, few
         calibrated.append((list(drawn), list(photographed)))
         return true_calibrate(*scores)
 
-    for function in (fixed, reencoded, calibrate):
-        monkeypatch.setattr(evaluation, function.__name__, function)
+    for module, function in ((evaluation, fixed), (subjects, reencoded), (evaluation, calibrate)):
+        monkeypatch.setattr(module, function.__name__, function)
     encoder, config = load_run(run)
-    evaluate(pointed(encoder), config, portraits(), photos, ["warp"], per_family=3)
+    evaluate(pointed(encoder), config, untouched(), Faces(photos), ["warp"], per_family=3)
     assert calibrated == [([({"val"}, ("attribute",))], [["london_2"]])]
 
 
 def test_a_family_cannot_be_seen_and_unseen(run, photos, tmp_path, monkeypatch, capsys):
     encoder, config = load_run(run)
     with pytest.raises(ValueError, match="attribute was trained on"):
-        evaluate(encoder, config, portraits(), photos, ["warp", "attribute"])
+        evaluate(encoder, config, portraits(), Faces(photos), ["warp", "attribute"])
     out = tmp_path / "face.safetensors"
     paths = ["--run", str(run), "--portraits", "none.npz", "--photos", str(photos), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["evaluate", *paths, "--unseen", "attribute"])
@@ -109,34 +119,14 @@ def test_a_family_cannot_be_seen_and_unseen(run, photos, tmp_path, monkeypatch, 
     assert not out.exists()
 
 
-def test_photographs_are_split_by_identity(photos):
-    found = {split: [path.stem for path in photos_of(photos, split)] for split in ("train", "val", "test")}
-    assert found == {"train": ["london_3"], "val": ["london_2"], "test": ["london_1"]}
-
-
-def test_every_reencoding_of_a_photograph_still_shows_the_same_face():
-    crops = reencoded([PICTURES[-1]], FaceDetector())
-    assert set(crops) == set(evaluation.REENCODINGS)
-    (untouched,) = crops["untouched"]
-    for name, group in crops.items():
-        (sample,) = group
-        assert sample.family == "real"
-        assert not sample.mask.any()
-        off = np.abs(sample.crop.astype(float) - untouched.crop).mean()
-        assert (off == 0) == (name == "untouched")
-        assert off < 12, name
-
-
 def test_the_share_called_manipulated_is_what_reaches_the_threshold():
     calibration = Calibration(slope=2.0, intercept=0.0, authentic=0.2, manipulated=0.5)
     assert share_manipulated(np.array([-1.0, -0.1, 0.0, 3.0]), calibration) == 0.5
 
 
-def test_false_alarms_come_with_their_interval(run):
-    encoder, _ = load_run(run)
-    sample = reencoded([PICTURES[0]], FaceDetector())["untouched"]
+def test_false_alarms_come_with_their_interval():
     never = Calibration(slope=1e-6, intercept=-5.0, authentic=0.2, manipulated=0.9)
-    rows = false_alarms(encoder, {"one": sample, "other": sample * 3}, never)
+    rows = false_alarms({"one": np.array([3.0]), "other": np.array([1.0, 2.0, 3.0])}, never)
     assert {name: row["n"] for name, row in rows.items()} == {"one": 1, "other": 3, "all": 4}
     assert rows["all"]["share"] == rows["all"]["low"] == 0
     assert rows["all"]["high"] == pytest.approx(0.49, abs=0.01)

@@ -2,10 +2,11 @@
 
 import itertools
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import pytest
+from landscapes import photos
 from sitters import TINY
 
 from scanner.training import lives, scenes
@@ -13,20 +14,6 @@ from scanner.training.data import Pairs, collate, fixed
 from scanner.training.families import forged
 from scanner.training.portraits import CROP_PX, load, save
 from scanner.training.train import TrainConfig, train
-
-
-@cache
-def photos():
-    """Three made-up landscapes of 480 x 330 px: gradients, stripes, grain."""
-    found = []
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        y, x = np.mgrid[:330, :480]
-        waves = [np.sin(x / rng.uniform(8, 40) + y / rng.uniform(8, 40) + k) for k in range(3)]
-        picture = 120 + 60 * np.stack(waves, -1) + 30 * (y / 330)[..., None] + rng.normal(0, 4, (330, 480, 3))
-        canvas = np.clip(picture, 0, 255).astype(np.uint8)
-        found.append(scenes.Portrait(canvas, scenes.NO_SHAPE, f"photo{seed}", "train", 1.0))
-    return tuple(found)
 
 
 def cut(family, seed):

@@ -2,6 +2,7 @@
 
     python -m scanner.training.evaluate --run runs/face --portraits runs/portraits.npz \
         --photos PATH --unseen swap --out FILE
+    python -m scanner.training.evaluate --run runs/inpaint --portraits runs/scenes.npz --unseen patch_fill --out FILE
 
 Calibration and thresholds come from validation identities and seen families only.
 Test identities and unseen families are measured once the thresholds stand, and decide nothing.
@@ -9,7 +10,7 @@ Test identities and unseen families are measured once the thresholds stand, and 
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,30 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner.checkpoint import save_checkpoint
-from scanner.faces import FaceDetector, align
 from scanner.lae import Encoder
-from scanner.training import degrade, metrics
+from scanner.training import metrics, robustness
 from scanner.training.calibrate import calibrate, sigmoid
 from scanner.training.data import Sample, fixed
-from scanner.training.portraits import Pixels, Portrait, Split, identity_of, load, read, split_of
-from scanner.training.train import Run, TrainConfig, score
+from scanner.training.portraits import Portrait, load
+from scanner.training.subjects import REENCODINGS, Faces, Scenes, Subject
+from scanner.training.train import Run, TrainConfig, score, split_in
 from scanner.verdict import Calibration
-
-REENCODINGS: dict[str, degrade.Treatment] = {
-    "untouched": lambda p: p,
-    **{f"jpeg {q}": (lambda p, q=q: degrade.jpeg(p, q)) for q in (50, 60, 70, 80, 90, 95)},  # type: ignore[misc]
-    **{f"webp {q}": (lambda p, q=q: degrade.webp(p, q)) for q in (50, 80)},  # type: ignore[misc]
-    **{f"resize {f}": (lambda p, f=f: resize(p, f)) for f in (0.5, 0.75, 1.5, 2.0)},  # type: ignore[misc]
-}
-FALSE_ALARM_SOURCES = ("fellows", "london_neutral", "london_smiling", "canada")
-"""Folders whose photographs count as untouched; the congress set was coloured and enlarged before it came to us."""
-
-
-def resize(picture: Pixels, factor: float) -> Pixels:
-    """Resized as a site would, then saved once as JPEG 85."""
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    smaller = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=how)
-    return degrade.jpeg(np.asarray(smaller, np.uint8), 85)
 
 
 @dataclass(frozen=True)
@@ -66,25 +51,6 @@ def score_group(encoder: Encoder, samples: Sequence[Sample]) -> Scored:
     inside = [metrics.energy_inside(m, mask) for m, mask in pairs]
     overlap = [metrics.iou(m, mask) for m, mask in pairs]
     return Scored(raw.astype(np.float64), *(float(np.mean(v)) if v else 0.0 for v in (inside, overlap)))
-
-
-def photos_of(root: Path, split: Split) -> list[Path]:
-    """The photographs of one split that count for false alarms."""
-    files = (f for source in FALSE_ALARM_SOURCES for f in sorted((root / source).glob("*.jpg")))
-    return [f for f in files if split_of(identity_of(f)) == split]
-
-
-def reencoded(paths: Iterable[Path], detector: FaceDetector) -> dict[str, list[Sample]]:
-    """Real crops after each re-encoding of the whole photograph, found and aligned anew as in a scan."""
-    found: dict[str, list[Sample]] = {name: [] for name in REENCODINGS}
-    for path in paths:
-        photo = read(path)
-        for name, treatment in REENCODINGS.items():
-            frame = treatment(photo)
-            for face in detector.detect([frame])[0][:1]:
-                crop, _ = align(frame, face)
-                found[name].append(Sample(crop, np.zeros(crop.shape[:2], np.float32), "real", identity_of(path)))
-    return found
 
 
 def family_rows(
@@ -120,16 +86,13 @@ def share_manipulated(raw: NDArray[np.float64], calibration: Calibration) -> flo
     return float((p >= calibration.manipulated).mean())
 
 
-def false_alarms(
-    encoder: Encoder, crops: dict[str, list[Sample]], calibration: Calibration
-) -> dict[str, dict[str, Any]]:
+def false_alarms(raw: Mapping[str, NDArray[np.float64]], calibration: Calibration) -> dict[str, dict[str, Any]]:
     """Share of real pictures called manipulated, by re-encoding and over all, with its 95 % interval."""
     rows = {}
-    everything = {**crops, "all": [s for group in crops.values() for s in group]}
-    for name, group in everything.items():
-        share = share_manipulated(score(encoder, group)[0].astype(np.float64), calibration)
-        low, high = metrics.interval(share, len(group))
-        rows[name] = {"n": len(group), "share": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
+    for name, scores in {**raw, "all": np.concatenate(list(raw.values()))}.items():
+        share = share_manipulated(scores, calibration)
+        low, high = metrics.interval(share, len(scores))
+        rows[name] = {"n": len(scores), "share": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
     return rows
 
 
@@ -144,7 +107,7 @@ def evaluate(
     encoder: Encoder,
     config: TrainConfig,
     portraits: Sequence[Portrait],
-    photos: Path,
+    subject: Subject,
     unseen: Sequence[str],
     *,
     per_family: int = 100,
@@ -154,26 +117,39 @@ def evaluate(
     Raises ValueError when a family called unseen was trained on.
     """
     check_unseen(unseen, config)
-    detector = FaceDetector()
-    split = {name: [p for p in portraits if split_of(p.identity) == name] for name in ("val", "test")}
-    fitted = fixed(split["val"], config.families, per_family=per_family, seed=11)
+    split = {name: [p for p in portraits if split_in(p, config) == name] for name in ("val", "test")}
+    fitted = fixed(split["val"], config.families, per_family=per_family, seed=11, make=subject.make)
     scores = {family: score_group(encoder, group).raw for family, group in fitted.items()}
     fake = np.concatenate([s for family, s in scores.items() if family != "real"])
-    val_photos = reencoded(photos_of(photos, "val"), detector)
-    alarm = np.concatenate([score(encoder, group)[0] for group in val_photos.values()])
-    calibration = calibrate(scores["real"], fake, alarm)
+    alarms = subject.alarms(encoder, "val")
+    calibration = calibrate(scores["real"], fake, np.concatenate(list(alarms.values())))
     families = (*config.families, *unseen)
     card: dict[str, Any] = {"families_seen": list(config.families), "families_unseen": list(unseen)}
     for name, identities in split.items():
-        samples = fixed(identities, families, per_family=per_family, seed=23)
-        rows = family_rows(encoder, samples, calibration, unseen)
-        photographs = val_photos if name == "val" else reencoded(photos_of(photos, "test"), detector)
+        samples = fixed(identities, families, per_family=per_family, seed=23, make=subject.make)
+        raw = alarms if name == "val" else subject.alarms(encoder, "test")
         card[name] = {
-            "families": rows,
+            "families": family_rows(encoder, samples, calibration, unseen),
             "auc_seen": pooled_auc(encoder, samples, config.families),
-            "false_alarms": false_alarms(encoder, photographs, calibration),
+            "false_alarms": false_alarms(raw, calibration),
+            **robust_rows(encoder, calibration, subject, identities, families),
         }
     return calibration, card
+
+
+def robust_rows(
+    encoder: Encoder, calibration: Calibration, subject: Subject, portraits: Sequence[Portrait], families: Sequence[str]
+) -> dict[str, Any]:
+    """How often labels flip, what real pictures with a shortcut get, and what putting the forged pixels back does."""
+    rng = np.random.default_rng(31)
+    cases = subject.cases(portraits, families, rng)
+    reals, fakes = ([c for c in cases if (c.family == "real") is wanted] for wanted in (True, False))
+    again = {name: treatment for name, treatment in REENCODINGS.items() if name != "untouched"}
+    return {
+        "flips": robustness.flips(encoder, calibration, cases, again, subject.cut),
+        "shortcuts": robustness.shortcuts(encoder, calibration, reals, subject.cut),
+        "deletion": robustness.deletion(encoder, calibration, fakes, subject.cut, rng),
+    }
 
 
 def load_run(folder: Path) -> tuple[Encoder, TrainConfig]:
@@ -189,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--portraits", type=Path, required=True)
-    parser.add_argument("--photos", type=Path, required=True, help="the folder that holds fellows/, canada/, ...")
+    parser.add_argument("--photos", type=Path, help="for faces: the folder that holds fellows/, canada/, ...")
     parser.add_argument("--unseen", default="", help="comma-separated families that the run never saw")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, .safetensors")
     given = parser.parse_args()
@@ -199,7 +175,11 @@ def main() -> None:
         check_unseen(unseen, config)
     except ValueError as error:
         parser.error(str(error))
-    calibration, card = evaluate(encoder, config, load(given.portraits), given.photos, unseen)
+    if config.subject == "face" and given.photos is None:
+        parser.error("faces need --photos, where false alarms are counted")
+    portraits = load(given.portraits)
+    subject: Subject = Scenes(portraits) if config.subject == "scene" else Faces(given.photos)
+    calibration, card = evaluate(encoder, config, portraits, subject, unseen)
     card = {"name": given.out.stem, "training": asdict(config), **card}
     save_checkpoint(given.out, encoder, calibration, card)
     given.out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")

@@ -14,11 +14,11 @@ from scanner.training import degrade, metrics
 from scanner.training.batches import NO_MASK, opened
 from scanner.training.calibrate import logistic, sigmoid
 from scanner.training.data import Sample
-from scanner.training.evaluate import REENCODINGS
 from scanner.training.masks import Mask
 from scanner.training.methods import Method
 from scanner.training.portraits import Pixels
 from scanner.training.stage import Watched, watch
+from scanner.training.subjects import REENCODINGS
 from scanner.training.tasks import Item, TaskData
 
 Numbers = dict[str, float]
