@@ -73,6 +73,7 @@ def test_an_evaluated_run_becomes_a_checkpoint_that_detection_loads(run, photos,
         rows = card[split]["families"]
         assert {family: row["seen"] for family, row in rows.items()} == {"attribute": True, "warp": False}
         assert all(row["n"] == 3 and 0 <= row["auc"] <= 1 for row in rows.values())
+        assert all(0 <= row["auc_own"] <= 1 for row in rows.values())
         assert card[split]["auc_seen"] == rows["attribute"]["auc"]
         assert card[split]["false_alarms"]["all"]["n"] == 3
         assert set(card[split]["flips"]["treatments"]) <= {"jpeg 50", "resize 0.5"}
