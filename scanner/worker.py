@@ -145,7 +145,7 @@ def _is_ours(lease: Lease) -> bool:
 def main() -> int:
     """Be one worker; whoever started us starts another one when we end."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("rq").setLevel(logging.WARNING)
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)  # it tells each job thrice
     settings = Settings.from_env(os.environ)
     sweep_scratch()
     sweep_spool(settings)

@@ -1,0 +1,236 @@
+"""Real workers on a real Redis, killed at the worst moments: each accepted scan ends in exactly one outcome."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from crew import Crew, children, is_alive, until
+from origin import Origin, jpeg
+from redis_server import start_redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from scanner import jobs, telemetry
+from scanner.reconciler import Reconciler
+from scanner.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def crew(tmp_path_factory):
+    with Crew(tmp_path_factory.mktemp("c"), drain_s=5) as crew:
+        yield crew
+
+
+@pytest.fixture(scope="module")
+def origin():
+    server = Origin()
+    server.answer("/a.jpg", jpeg())
+
+    async def stall(writer, _headers):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: 100000\r\n\r\n\xff\xd8")
+        await writer.drain()
+        await asyncio.sleep(60)
+
+    server.routes["/stalls.jpg"] = stall
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def worker(crew):
+    """One worker, ready; all workers of the test are gone after it."""
+    worker = crew.hire()
+    crew.horse(worker)
+    yield worker
+    crew.dismiss()
+    crew.redis.flushall()
+
+
+def running(crew, id_):
+    """Wait until a worker has it and its horse has said so."""
+    return until(lambda: (row := crew.row(id_)).stage and row)
+
+
+def test_a_url_becomes_a_verdict_with_its_report_and_is_counted(crew, origin, worker) -> None:
+    row = crew.ended(crew.scan(origin.url("/a.jpg")))
+    assert (row.state, row.attempt, row.outcome.source) == ("done", 1, origin.url("/a.jpg"))
+    assert row.outcome.verdict.media.format == "jpeg"
+    for name, start in (("report.html", b"<!doctype html"), ("overlay.jpg", b"\xff\xd8"), ("plain.jpg", b"\xff\xd8")):
+        assert crew.redis.get(f"laescan:artifact:{row.id}:{name}").lower().startswith(start)
+    counted = until(lambda: telemetry.read(crew.redis.hgetall(telemetry.KEY)))
+    assert {one.name for one in counted} == {
+        telemetry.QUEUE_WAIT, telemetry.SERVICE, telemetry.STAGE, telemetry.OUTCOMES, telemetry.CACHE
+    }  # fmt: skip
+
+
+def test_an_upload_is_found_in_the_spool_by_its_digest(crew, worker) -> None:
+    (crew.folder / "spool").mkdir(exist_ok=True)
+    (crew.folder / "spool" / "d1").write_bytes(jpeg())
+    row = crew.ended(crew.scan(upload="d1", name="me.jpg"))
+    assert (row.state, row.source, row.outcome.source) == ("done", "me.jpg", "me.jpg")
+
+
+def test_what_is_wrong_with_the_source_is_the_outcome(crew, origin, worker) -> None:
+    row = crew.ended(crew.scan(origin.url("/nowhere.jpg")))
+    assert (row.state, row.outcome.failure.code, row.attempt) == ("failed", "gone", 1)
+
+
+def test_neither_worker_nor_horse_loads_torch(crew, origin, worker) -> None:
+    crew.ended(crew.scan(origin.url("/a.jpg")))
+    for pid in (worker.pid, crew.horse(worker)):
+        assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_a_killed_horse_costs_an_attempt_not_the_scan(crew, origin, worker) -> None:
+    id_ = crew.scan(origin.url("/stalls.jpg"))
+    running(crew, id_)
+    brood = children(crew.horse(worker))
+    os.kill(crew.horse(worker), signal.SIGKILL)
+    until(lambda: crew.row(id_).attempt == 2)
+    assert not any(is_alive(pid) for pid in brood)  # the jail went with it
+    assert worker.poll() is None
+    crew.ask(lambda ledger: ledger.cancel(id_, tenant="t"))
+    assert crew.tally()["requeued"] == 1
+
+
+def test_a_killed_workers_scan_is_taken_up_by_another_and_its_horse_is_dead(crew, origin, worker) -> None:
+    id_ = crew.scan(origin.url("/stalls.jpg"))
+    running(crew, id_)
+    horse = crew.horse(worker)
+    worker.kill()
+    worker.wait()
+    until(lambda: not is_alive(horse))
+    origin.routes["/stalls.jpg"], stalled = origin.routes["/a.jpg"], origin.routes["/stalls.jpg"]
+    crew.let_lease_end(id_)
+    crew.hire()
+    row = crew.ended(id_)
+    origin.routes["/stalls.jpg"] = stalled
+    assert (row.state, row.attempt) == ("done", 2)
+    assert crew.tally() == {"accepted": 1, "requeued": 1, "done": 1}
+
+
+def test_what_kills_three_workers_is_poisoned_and_the_others_go_on(crew, origin, worker) -> None:
+    id_ = crew.scan(origin.url("/stalls.jpg"))
+    for attempt in (1, 2, 3):
+        until(lambda attempt=attempt: (row := crew.row(id_)).attempt == attempt and row.stage)
+        os.kill(crew.horse(worker), signal.SIGKILL)
+    row = crew.ended(id_)
+    assert (row.state, row.outcome.failure.code, row.attempt) == ("failed", "poisoned", 3)
+    assert crew.ended(crew.scan(origin.url("/a.jpg"))).state == "done"
+
+
+def test_cancelling_kills_the_horse_soon_and_frees_the_worker(crew, origin, worker) -> None:
+    id_ = crew.scan(origin.url("/stalls.jpg"))
+    running(crew, id_)
+    horse = crew.horse(worker)
+    crew.ask(lambda ledger: ledger.cancel(id_, tenant="t"))
+    until(lambda: not is_alive(horse))
+    assert crew.ended(crew.scan(origin.url("/a.jpg"))).state == "done"
+    assert crew.row(id_).state == "cancelled"
+
+
+def test_a_cancelled_scan_in_the_queue_is_never_begun(crew, origin) -> None:
+    id_ = crew.scan(origin.url("/a.jpg"))
+    crew.ask(lambda ledger: ledger.cancel(id_, tenant="t"))
+    origin.requests.clear()
+    crew.hire()
+    assert crew.ended(crew.scan(origin.url("/nowhere.jpg"))).state == "failed"
+    crew.dismiss()
+    assert [path for path, _ in origin.requests] == ["/nowhere.jpg"]
+    crew.redis.flushall()
+
+
+def test_a_worker_told_to_stop_ends_its_scan_and_told_twice_gives_it_back(crew, origin, worker) -> None:
+    id_ = crew.scan(origin.url("/stalls.jpg"))
+    running(crew, id_)
+    worker.terminate()
+    with pytest.raises(Exception, match="timed out"):
+        worker.wait(1.5)  # rq takes a second signal within a second for an echo of the first
+    worker.terminate()
+    assert worker.wait(30) == 0
+    row = crew.row(id_)
+    assert (row.state, row.attempt, row.position) == ("queued", 0, 0)
+    assert jobs.waiting("interactive", crew.redis) == {id_}
+
+
+@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "scanner.jobs.run_with"])
+def test_a_job_that_names_another_function_is_refused_and_counted(crew, origin, worker, name: str) -> None:
+    mark = crew.folder / "was-here"
+    job = Job.create(name, args=(f"touch {mark}",), connection=crew.redis, serializer=JSONSerializer)
+    jobs.queue("interactive", crew.redis).enqueue_job(job)
+    assert crew.ended(crew.scan(origin.url("/a.jpg"))).state == "done"
+    assert not mark.exists()
+    assert crew.tally()["refused_jobs"] == 1
+
+
+def test_a_pickle_in_the_queue_is_refused(crew, origin, worker) -> None:
+    jobs.queue("interactive", crew.redis).enqueue_job(
+        Job.create("os.system", args=("true",), connection=crew.redis)  # rq's default serializer: pickle
+    )
+    assert crew.ended(crew.scan(origin.url("/a.jpg"))).state == "done"
+    assert crew.tally()["refused_jobs"] == 1
+
+
+def test_what_was_accepted_outlives_a_killed_redis(crew, origin) -> None:
+    ids = [crew.scan(origin.url(f"/a.jpg?{n}")) for n in range(20)]
+    crew.kill_redis()
+    crew.server = start_redis(crew.folder / "redis")
+    crew.hire()
+    assert {crew.ended(id_).state for id_ in ids} == {"done"}
+    assert crew.tally()["done"] == 20
+    crew.dismiss()
+    crew.redis.flushall()
+
+
+def test_a_redis_that_dies_under_running_scans_comes_back_to_all_of_them(crew, origin, worker) -> None:
+    ids = [crew.scan(origin.url(f"/a.jpg?{n}")) for n in range(10)]
+    until(lambda: crew.row(ids[0]).state != "queued")
+    crew.kill_redis()
+    crew.server = start_redis(crew.folder / "redis")
+    if worker.poll() is not None:  # it may end, its supervisor starts another
+        crew.hire()
+    for id_ in ids:
+        until(lambda id_=id_: crew.row(id_).is_terminal or crew.let_lease_end(id_))
+    assert {crew.row(id_).state for id_ in ids} == {"done"}
+
+
+def test_a_row_without_a_job_gets_one_once_it_is_sure_to_be_lost(crew, origin) -> None:
+    reconciler = Reconciler(crew.redis, Settings())
+    id_ = crew.scan(origin.url("/a.jpg"))
+    crew.redis.delete("rq:queue:interactive")
+    reconciler.reconcile()
+    assert jobs.waiting("interactive", crew.redis) == set()  # it may be about to get one
+    crew.redis.hincrby(f"laescan:scan:{id_}", "created_ms", -6_000)
+    reconciler.reconcile()
+    reconciler.reconcile()
+    assert jobs.queue("interactive", crew.redis).count == 1
+    assert crew.tally()["lost_jobs"] == 1
+    crew.redis.flushall()
+
+
+def test_a_job_without_a_row_is_counted_and_nothing_else(crew, origin, worker) -> None:
+    jobs.Jobs(crew.redis).put(["0" * 32], "interactive")
+    assert crew.ended(crew.scan(origin.url("/a.jpg"))).state == "done"
+    assert crew.tally()["orphan_jobs"] == 1
+
+
+def test_bulk_gets_its_turn_although_somebody_always_waits(crew, origin) -> None:
+    bulk = [crew.scan(origin.url(f"/nowhere?b{n}"), queue="bulk") for n in range(3)]
+    ids = [crew.scan(origin.url(f"/nowhere?i{n}")) for n in range(24)]
+    crew.hire()
+    until(lambda: all(crew.row(id_).is_terminal for id_ in bulk + ids))
+    order = sorted(bulk + ids, key=lambda id_: crew.row(id_).started_s)
+    assert order[0] == ids[0]
+    assert bulk[0] in order[:9]
+    crew.dismiss()
+    crew.redis.flushall()
+
+
+def test_nothing_in_redis_or_in_the_log_shows_what_a_url_hides(crew, origin, worker) -> None:
+    crew.ended(crew.scan(origin.url("/a.jpg?token=hidden")))
+    assert b"hidden" not in (crew.folder / "workers.log").read_bytes()
+    shown = [key for key in crew.redis.keys("rq:*") if crew.redis.type(key) == b"hash"]
+    assert b"hidden" not in json.dumps([str(crew.redis.hgetall(key)) for key in shown]).encode()
