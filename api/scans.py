@@ -30,6 +30,7 @@ from scanner.settings import Settings
 log = logging.getLogger(__name__)
 
 KEY_SHAPE: Final = re.compile(r"[\x21-\x7e]{1,200}")
+CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 KEY_TTL_S: Final = 86_400
 POLL_S: Final = 2
 """What Retry-After advises while a scan runs: a picture takes about as long."""
@@ -206,7 +207,7 @@ def clean_url(text: str, settings: Settings) -> str:
     """A URL that a worker would fetch, in the form in which it is asked for; raises BadSource."""
     try:
         url = URL(text)
-        fits = url.scheme in {"http", "https"} and bool(url.host) and bool(url.port)
+        fits = url.scheme in {"http", "https"} and bool(url.host) and bool(url.port) and not CONTROL.search(text)
     except ValueError:
         fits = False
     if not fits or len(text.encode("utf-8", "surrogatepass")) > settings.max_url_bytes:

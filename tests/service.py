@@ -1,5 +1,6 @@
 """The API as it runs: a real Redis in a folder, the application on a port of 127.0.0.1, a client that speaks HTTP."""
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 
@@ -11,11 +12,13 @@ from redis_server import redis_in
 
 from api.app import connect, make_app
 from api.service import SERVICE, Service
+from api.tokens import Scope, Tokens
 from scanner.contract import ModelInfo, Outcome
 from scanner.lease import Lease
 from scanner.settings import Settings
 
 MODEL = ModelInfo(model_id="test", backend="cpu", precision="fp32")
+URL = "https://example.org/a.jpg"
 
 
 @dataclass
@@ -33,35 +36,40 @@ class Running:
             is_json = response.content_type == "application/json"
             return response.status, msgspec.json.decode(data) if is_json and data else data, response.headers
 
-    async def finish(self, id_, outcome=None, **artifacts):
-        """Do what a worker does: take the row and write its outcome."""
-        with redis.Redis.from_url(self.service.settings.redis_url) as client:
-            lease = Lease.start(client, id_, owner="test")
-            assert lease
-            for name, data in artifacts.items():
-                client.set(f"laescan:artifact:{id_}:{name.replace('_', '.')}", data)
-            if outcome:
-                assert lease.finish(outcome, self.service.settings)
-            return lease
+    async def submit(self, url=URL, **options):
+        status, scan, _ = await self.ask("POST", "/v1/scans", json={"url": url, **options})
+        assert status == 202, scan
+        return scan["id"]
+
+    async def token(self, scope="submit", tenant="local", **options):
+        """Headers with a new token."""
+        text, _ = await Tokens(self.service.redis).create(Scope.named(scope), tenant=tenant, **options)
+        return {"Authorization": f"Bearer {text}"}
+
+    def begin(self, id_):
+        """Do what a worker does first: take the row."""
+        client = redis.Redis.from_url(self.service.settings.redis_url)
+        lease = Lease.start(client, id_, owner="test")
+        assert lease
+        return lease
+
+    def finish(self, id_, verdict, source=URL, **artifacts):
+        """Do all that a worker does: take the row, leave artifacts, write the outcome."""
+        lease = self.begin(id_)
+        for name, data in artifacts.items():
+            lease.put_artifact(name.replace("_", "."), data, self.service.settings)
+        assert lease.finish(Outcome(source=source, verdict=verdict), self.service.settings)
+        lease.client.close()
 
 
 @contextlib.asynccontextmanager
-async def running(folder, **options):
-    """Serve on a free port until the block ends."""
-    with redis_in(folder / "redis") as redis_url:
-        settings = Settings(redis_url=redis_url, spool=str(folder / "spool"), **options)
-        async with serving(settings) as api:
-            yield api
-
-
-@contextlib.asynccontextmanager
-async def serving(settings):
-    """The same, with a Redis that is there (or not) already."""
+async def serving(settings, port=0):
+    """Serve on a port of 127.0.0.1 until the block ends; Redis is there (or not) already."""
     app = make_app(settings, connect(settings.redis_url))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]
         async with aiohttp.ClientSession() as http:
@@ -70,5 +78,22 @@ async def serving(settings):
         await runner.cleanup()
 
 
-def verdict_outcome(verdict, source="https://example.org/a.jpg"):
-    return Outcome(source=source, verdict=verdict)
+@contextlib.asynccontextmanager
+async def running(folder, **options):
+    """The same with a Redis of its own."""
+    with redis_in(folder / "redis") as redis_url:
+        async with serving(Settings(redis_url=redis_url, spool=str(folder / "spool"), **options)) as api:
+            yield api
+
+
+def served(redis_url, folder, test, **options):
+    """Run one async test against an API on an emptied Redis."""
+
+    async def run():
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+        settings = Settings(redis_url=redis_url, spool=str(folder / "spool"), **options)
+        async with serving(settings) as api:
+            await test(api)
+
+    asyncio.run(run())
