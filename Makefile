@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 REPORT := reports/first
 EXAMPLES = $(wildcard tests/media/*.jpg)
 
-.PHONY: help setup run test check fix docs bench clean
+.PHONY: help setup run demo test check fix docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,10 @@ $(INSTALLED): pyproject.toml constraints.txt .ci/setup
 	@.ci/setup
 	@touch $@
 
-run: setup ## scan the example pictures, write a report and open it where there is a desktop
+run: setup ## run the service: web page, API, queue, workers and engine, until Ctrl+C
+	@$(BIN)/laescan serve
+
+demo: setup ## scan the example pictures, write a report and open it where there is a desktop
 	@$(BIN)/laescan scan $(EXAMPLES) --report $(REPORT)
 	@if [ -n "$${DISPLAY:-}$${WAYLAND_DISPLAY:-}" ] && command -v xdg-open >/dev/null; then xdg-open $(REPORT)/report.html; fi
 

@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Time that a stopping engine takes to answer what waits."""
     api_host: str = "127.0.0.1"
     """Address that the API listens on; beyond loopback only with `access` set."""
-    api_port: Port = 8710
+    api_port: Port = 8117
     """Port that the API listens on."""
     api_hosts: tuple[str, ...] = ()
     """Host names, beside loopback's, under which the API may be called; any other Host is refused."""

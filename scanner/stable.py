@@ -1,7 +1,7 @@
 """Where a worker keeps its one horse: a child process that scans, there when it is needed, replaced when it is gone.
 
 In: a `Task`. Out: the horse's words, or HorseDiedError.
-One reason: the worker stays light, and whatever happens to the child is one exception here. `scanner.horse` is the child.
+One reason: the worker stays light, and whatever happens to the child (`scanner.horse`) is one exception.
 """
 
 import contextlib

@@ -1,0 +1,102 @@
+"""Programs that die are started again, and nothing outlives its supervisor."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from crew import children, is_alive, until
+
+RUN = """
+import asyncio, sys, os
+from scanner.supervisor import Program, Supervisor
+programs = [
+    Program(f"p{{n}}", (sys.executable, "-u", "-c", code), os.environ, drain_s=1.0)
+    for n, code in enumerate({codes!r})
+]
+sys.exit(asyncio.run(Supervisor([[program] for program in programs]).run(lambda: print("started", flush=True))))
+"""
+SLEEP = "import time\nprint('up')\ntime.sleep(60)"
+DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up')\ntime.sleep(60)"
+
+
+@pytest.fixture
+def supervise():
+    begun = []
+
+    def start(*codes: str) -> subprocess.Popen[str]:
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        command = [sys.executable, "-c", RUN.format(codes=codes)]
+        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def saying(process, words: str) -> str:
+    """Read its log up to a line with these words."""
+    for line in process.stderr:
+        if words in line:
+            return line
+    msg = f"it never said {words!r}"
+    raise AssertionError(msg)
+
+
+def test_what_dies_is_started_again_and_speaks_under_its_name(supervise) -> None:
+    process = supervise(SLEEP)
+    assert " p0 " in saying(process, "up")
+    (first,) = children(process.pid)
+    os.kill(first, signal.SIGKILL)
+    saying(process, "up")
+    (second,) = children(process.pid)
+    assert second != first
+
+
+def test_a_signal_ends_all_in_order(supervise) -> None:
+    tell = f"import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye')))\n{SLEEP}"
+    process = supervise(tell, tell)
+    saying(process, "up")
+    saying(process, "up")
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert [line.split()[2] for line in said.splitlines() if line.endswith("bye")] == ["p1", "p0"]
+
+
+def test_who_does_not_listen_is_killed_in_the_end(supervise) -> None:
+    process = supervise(DEAF)
+    saying(process, "up")
+    process.terminate()
+    time.sleep(0.2)
+    process.terminate()  # twice: at once
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_nothing_outlives_a_killed_supervisor(supervise) -> None:
+    process = supervise(SLEEP, DEAF)
+    saying(process, "up")
+    saying(process, "up")
+    brood = children(process.pid)
+    assert len(brood) == 2
+    process.kill()
+    process.communicate()
+    until(lambda: not any(is_alive(pid) for pid in brood))
+
+
+def test_a_program_that_was_told_something_wrong_ends_the_service(supervise) -> None:
+    process = supervise(SLEEP, "import sys; sys.exit(2)")
+    process.communicate(timeout=60)
+    assert process.returncode == 2
+
+
+def test_a_line_without_end_does_not_stop_the_log(supervise) -> None:
+    process = supervise("import time\nprint('x' * 3_000_000)\nprint('still here')\ntime.sleep(60)")
+    assert " p0 " in saying(process, "still here")
