@@ -1,10 +1,11 @@
 """A file into sampled, upright sRGB frames with their times.
 
-In: a path. Out: `Decoded`. The parsing happens in the jail (scanner.picture, scanner.video); this side opens the file,
-names the format by its content and checks what comes back.
+In: a path. Out: `Decoded`. The parsing happens in the jail (scanner.jpeg, scanner.picture, scanner.video); this side
+opens the file, names the format by its content and checks what comes back.
 One reason: no codec library is ever imported where it could reach something.
 """
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scanner.errors import BadSource, DecoderFailed, Empty, Forbidden, Gone, TooLarge, UnsupportedMedia
-from scanner.formats import ALLOWED, HEAD_BYTES, Format, sniff
+from scanner.formats import ALLOWED, HEAD_BYTES, JPEG, Format, sniff
 from scanner.frames import CHANNELS, Placed, Sheet, Wanted
 from scanner.jail import Jail
 from scanner.settings import Settings
@@ -64,13 +65,16 @@ def decode(path: Path, *, jail: Jail, settings: Settings, max_frames: int | None
             max_streams=settings.max_streams,
             budget_s=settings.decode_timeout_s * _BUDGET_SHARE,
         )
-        answer, payload = jail.run(
-            found.kind,
-            descriptor,
-            msgspec.to_builtins(wanted),
+        run = functools.partial(
+            jail.run,
+            fd=descriptor,
+            options=msgspec.to_builtins(wanted),
             timeout_s=settings.decode_timeout_s,
             memory_bytes=settings.decode_memory_bytes,
         )
+        answer, payload = run("jpeg") if found == JPEG else ({}, memoryview(b""))
+        if not answer:  # anything but a plain JPEG
+            answer, payload = run(found.kind)
     finally:
         os.close(descriptor)
     return _unpack(answer, payload, found)

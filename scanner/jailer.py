@@ -200,6 +200,7 @@ def _tell(status: socket.socket, ended: Ended) -> None:
 
 def _live(task: Task, request: Request, files: list[int]) -> NoReturn:
     """The whole life of a child: lock itself down, run the task, leave the answer, exit."""
+    gc.disable()  # what a job leaves dies with it
     status = 1
     try:
         source, payload, answer, server = _keep_only(files)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 _JPEG_MARKER = re.compile(
     rb"\xff[^\x00\xd0-\xd7\xff]"
 )  # a marker in entropy-coded data: no stuffing, restart or fill byte
-_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_JPEG_END, _JPEG_SCAN, _JPEG_EOI = 0xD9, 0xDA, b"\xff\xd9"
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _GIF_TRAILER, _GIF_EXTENSION, _GIF_IMAGE = 0x3B, 0x21, 0x2C
 
@@ -29,6 +29,8 @@ def bytes_after_end(source: BinaryIO, name: str) -> int:
 
 def _jpeg_end(data: mmap.mmap) -> int:
     """Walk the segments, and in scans the markers, to End Of Image (ITU T.81 §B.1)."""
+    if data.find(_JPEG_EOI) == len(data) - len(_JPEG_EOI):
+        return len(data)  # the only one, and last: the common case, without a walk
     at = 2
     while True:
         found = _JPEG_MARKER.search(data, at)
