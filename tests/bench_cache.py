@@ -2,7 +2,7 @@
 
 A real Redis on a Unix socket; sizes 10,000, 100,000 and 1,000,000 hashes by default, half of them even, half in
 clusters as crops of one photograph are. Half of the queries have planted neighbours at every distance up to 20 bits.
-Each size is measured beside a GET of one key on the same connection in the same minute: the machine may be busy.
+All sizes lie in one server and are asked in turn, beside a GET of one key: the machine may be busy with other things.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -32,7 +33,8 @@ from scanner.near import NearTier, _key
 SIZES = (10_000, 100_000, 1_000_000)
 QUERIES, PLANTED_UP_TO = 400, 20
 WEIGHED = 2_000
-PIPED = 5_000
+AT_ONCE = 2_000
+WRITE = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EXAT', ARGV[1]) end"
 LIFE_S = 30 * 86_400
 
 
@@ -68,6 +70,7 @@ def brute_force(codes: np.ndarray, query: int) -> set[int]:
 async def fill(bands: Bands, codes: np.ndarray, client: redis.asyncio.Redis) -> None:
     """Write whole buckets as `Bands.add` would leave them; `check_fill` holds the two together."""
     await bands.near(0)  # makes the seed
+    write = client.register_script(WRITE)
     order = bands_module._order(await client.get(bands._seed_key))
     generation = bands._buckets._generation()
     parts = (np.unpackbits(part, axis=1)[:, order] for part in np.array_split(codes, 100))
@@ -76,13 +79,11 @@ async def fill(bands: Bands, codes: np.ndarray, client: redis.asyncio.Redis) -> 
     for band in range(BANDS):
         ranks = np.argsort(values[:, band], kind="stable")
         found, starts = np.unique(values[ranks, band], return_index=True)
-        pipe = client.pipeline(transaction=False)
-        for value, members in zip(found, np.split(codes[ranks], starts[1:]), strict=True):
-            name = bytes((band,)) + int(value).to_bytes(2)
-            pipe.set(bands._buckets._key(generation, name), members.tobytes(), exat=(generation + 2) * LIFE_S)
-            if len(pipe) == PIPED:
-                await pipe.execute()
-        await pipe.execute()
+        names = [bands._buckets._key(generation, bytes((band,)) + int(value).to_bytes(2)) for value in found]
+        whole = [members.tobytes() for members in np.split(codes[ranks], starts[1:])]
+        for at in range(0, len(names), AT_ONCE):
+            part = slice(at, at + AT_ONCE)
+            await write(keys=names[part], args=[(generation + 2) * LIFE_S, *whole[part]])
 
 
 async def check_fill(client: redis.asyncio.Redis, rng: np.random.Generator) -> None:
@@ -106,46 +107,73 @@ async def check_fill(client: redis.asyncio.Redis, rng: np.random.Generator) -> N
     await client.flushall()
 
 
-async def timed(work: Callable[[int], Awaitable[object]], queries: list[int]) -> tuple[float, float]:
-    """Median and 99th percentile in ms, one at a time."""
-    spent = []
-    for query in queries:
-        begun = time.perf_counter()
-        await work(query)
-        spent.append((time.perf_counter() - begun) * 1e3)
-    return statistics.median(spent), float(np.percentile(spent, 99))
+async def timed(work: Callable[[int], Awaitable[object]], query: int) -> tuple[float, float]:
+    """Wall and own CPU time in ms."""
+    begun, spent = time.perf_counter(), time.process_time()
+    await work(query)
+    return (time.perf_counter() - begun) * 1e3, (time.process_time() - spent) * 1e3
 
 
 async def used_bytes(client: redis.asyncio.Redis) -> int:
     return int((await client.info("memory"))["used_memory"])
 
 
-async def measure_index(client: redis.asyncio.Redis, count: int) -> float:
-    """One line; out: the median time of a lookup."""
-    rng = np.random.default_rng(count)
-    await client.flushall()
-    empty = await used_bytes(client)
-    bands, codes = Bands(client, "n:", life_s=LIFE_S), hashes(count, rng)
+@dataclass(frozen=True)
+class Index:
+    """A filled index and what is asked of it."""
+
+    bands: Bands
+    codes: np.ndarray
+    queries: list[int]
+    bytes_each: float
+
+
+async def filled(client: redis.asyncio.Redis, count: int) -> Index:
+    rng, empty = np.random.default_rng(count), await used_bytes(client)
+    bands, codes = Bands(client, f"{count}:", life_s=LIFE_S), hashes(count, rng)
     await fill(bands, codes, client)
-    weight = (await used_bytes(client) - empty) / count
-    queries = planted(codes, rng)
-    await client.set("one", b"x" * 1_000)
-    missed = wrong = there = 0
-    for query in queries:
-        found, corrupt = await bands.near(query)
-        expected = brute_force(codes, query)
-        there += len(expected)
-        missed += len(expected - found.keys())
+    return Index(bands, codes, planted(codes, rng), (await used_bytes(client) - empty) / count)
+
+
+async def missed(index: Index) -> tuple[int, int, int]:
+    """Neighbours that there are, that were missed, and that are none, over all queries."""
+    there = lost = wrong = 0
+    for query in index.queries:
+        found, corrupt = await index.bands.near(query)
+        expected = brute_force(index.codes, query)
+        there, lost = there + len(expected), lost + len(expected - found.keys())
         wrong += len(found.keys() - expected) + corrupt
-    median, worst = await timed(bands.near, queries)
-    plain, _ = await timed(lambda _query: client.get("one"), queries)
-    added, _ = await timed(bands.add, [int.from_bytes(rng.bytes(HASH_BYTES)) for _ in range(100)])
-    print(
-        f"{count:10,}{median:9.2f}{worst:9.2f}{plain:9.2f}{median / plain:8.1f}{added:9.2f}"
-        f"{weight:10.0f}{there:10}{missed:8}{wrong:7}",
-        flush=True,
-    )
-    return median
+    return there, lost, wrong
+
+
+async def measure_indices(client: redis.asyncio.Redis, sizes: list[int]) -> None:
+    """Every size in turn, query by query, beside a GET: whatever else the machine does, it does to all of them."""
+    indices = [await filled(client, size) for size in sizes]
+    await client.set("one", b"x" * 1_000)
+    times: dict[object, list[tuple[float, float]]] = {name: [] for name in ("get", *range(len(sizes)))}
+    adds: list[list[tuple[float, float]]] = [[] for _ in sizes]
+    for queries in zip(*(index.queries for index in indices), strict=True):
+        times["get"].append(await timed(lambda _query: client.get("one"), 0))
+        for number, (index, query) in enumerate(zip(indices, queries, strict=True)):
+            times[number].append(await timed(index.bands.near, query))
+    for _ in range(100):
+        for index, spent in zip(indices, adds, strict=True):
+            spent.append(await timed(index.bands.add, random.getrandbits(HASH_BITS)))
+    print("    hashes  near ms      p99   CPU ms   GET ms   add ms  bytes/hash    within  missed  wrong")
+    plain = statistics.median(wall for wall, _ in times["get"])
+    for number, (size, index) in enumerate(zip(sizes, indices, strict=True)):
+        walls, cpus = zip(*times[number], strict=True)
+        print(
+            f"{size:10,}{statistics.median(walls):9.2f}{np.percentile(walls, 99):9.2f}{statistics.median(cpus):9.2f}"
+            f"{plain:9.2f}{statistics.median(wall for wall, _ in adds[number]):9.2f}{index.bytes_each:12.0f}"
+            "{:10}{:8}{:7}".format(*await missed(index)),
+            flush=True,
+        )
+    if len(sizes) > 1:
+        for name, at in (("time", 0), ("CPU time of the client", 1)):
+            first, last = (statistics.median(spent[at] for spent in times[number]) for number in (0, len(sizes) - 1))
+            exponent = math.log(last / first) / math.log(sizes[-1] / sizes[0])
+            print(f"{name} ~ N^{exponent:.3f} from {sizes[0]:,} to {sizes[-1]:,}", flush=True)
 
 
 async def measure_verdicts(client: redis.asyncio.Redis) -> None:
@@ -181,11 +209,7 @@ async def run(url: str, sizes: list[int]) -> None:
     async with redis.asyncio.Redis.from_url(url, socket_timeout=None) as client:
         await check_fill(client, np.random.default_rng(1))
         print(f"Python {platform.python_version()}, Redis {(await client.info('server'))['redis_version']}, one client")
-        print("    hashes  near ms      p99   GET ms   times   add ms  bytes/hash    within  missed  wrong")
-        medians = [await measure_index(client, size) for size in sizes]
-        if len(sizes) > 1:
-            exponent = math.log(medians[-1] / medians[0]) / math.log(sizes[-1] / sizes[0])
-            print(f"time ~ N^{exponent:.3f} from {sizes[0]:,} to {sizes[-1]:,}")
+        await measure_indices(client, sizes)
         await measure_verdicts(client)
         await measure_looks(client)
 

@@ -3,7 +3,8 @@
 Re-encodings should be hits, forgeries must not be. The pictures are those that no threshold was chosen on (validation
 and test identities, validation photographs); with `train` those that they were chosen on. A forgery is made by every
 family of `scanner.training`, on the face or on the scene, set back into the whole picture and judged as it is, as
-JPEG 75 and at half its size as JPEG 60: each is one query against its own original.
+JPEG 75 and at half its size as JPEG 60: each is one query against its own original. What changes its region by less
+than 5 grey levels on average is no forgery (`forge.visible`) and left out.
 """
 
 import platform
@@ -22,6 +23,7 @@ from scanner.faces import Face, FaceDetector, align
 from scanner.fingerprint import Look
 from scanner.near import Root, difference, is_comparable
 from scanner.training import families, scenes
+from scanner.training.forge import visible
 from scanner.training.portraits import CROP_PX, MARGIN_PX, Pixels, Portrait, cut, identity_of, read, split_of
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -125,7 +127,10 @@ def forge_face(subject: Subject, cast: list[Portrait], family: str, rng: np.rand
     donor = families.donor_for(me, cast, family, rng)
     if donor is None:
         return None
-    forged = families.forged(me, donor, family, rng).picture
+    forgery = families.forged(me, donor, family, rng)
+    if not visible(me.canvas, forgery.picture, forgery.mask):
+        return None
+    forged = forgery.picture
     _, crop_to_frame = align(subject.frame, subject.face)
     canvas_to_crop = [[1 / CROP_PX, 0, -MARGIN_PX / CROP_PX], [0, 1 / CROP_PX, -MARGIN_PX / CROP_PX], [0, 0, 1]]
     to_frame, size = crop_to_frame @ np.array(canvas_to_crop), subject.frame.shape[1::-1]
@@ -135,14 +140,17 @@ def forge_face(subject: Subject, cast: list[Portrait], family: str, rng: np.rand
     return np.round(subject.frame * (1 - alpha) + back * alpha).astype(np.uint8)
 
 
-def forge_scene(subject: Subject, donor: Subject, family: str, rng: np.random.Generator) -> Pixels:
+def forge_scene(subject: Subject, donor: Subject, family: str, rng: np.random.Generator) -> Pixels | None:
     """A random square of the picture forged in place."""
     side = scenes.SIDE_PX
     y, x = (int(rng.integers(max(1, length - side + 1))) for length in subject.frame.shape[:2])
     square = np.ascontiguousarray(subject.frame[y : y + side, x : x + side])
     me, other = (Portrait(pixels, scenes.NO_SHAPE, "", "", 1.0) for pixels in (square, donor.frame))
+    forgery = families.forged(me, other, family, rng, scenes.FAMILIES)
+    if not visible(square, forgery.picture, forgery.mask):
+        return None
     forged = subject.frame.copy()
-    forged[y : y + side, x : x + side] = families.forged(me, other, family, rng, scenes.FAMILIES).picture
+    forged[y : y + side, x : x + side] = forgery.picture
     return forged
 
 
