@@ -19,7 +19,7 @@ from typing import Final
 
 from scanner.settings import Settings
 
-PREFIX: Final = "laescan-"
+PREFIX: Final = "laescan-scratch-"
 """Of every scratch folder, in the system's folder for temporary files."""
 
 
@@ -62,13 +62,13 @@ def sweep_scratch() -> int:
 
 
 def _sweep(folder: Path) -> bool:
-    """Whether it was a leftover of ours: a folder, not a link, that nobody has locked and that is no engine's."""
+    """Whether it was a leftover of ours: a folder, not a link, that nobody has locked."""
     try:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:  # a file, a link, another user's, or gone
         return False
     try:
-        if os.fstat(lock).st_uid != os.getuid() or folder.name == f"{PREFIX}{os.getuid()}":
+        if os.fstat(lock).st_uid != os.getuid():
             return False
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)

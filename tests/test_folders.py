@@ -58,8 +58,8 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_uses_is_not(s
 
 def test_links_files_and_the_engines_folder_are_left_alone(scratch: Path, tmp_path_factory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (scratch / "laescan-link").symlink_to(elsewhere)
-    (scratch / "laescan-file").write_bytes(b"")
+    (scratch / "laescan-scratch-link").symlink_to(elsewhere)
+    (scratch / "laescan-scratch-file").write_bytes(b"")
     (scratch / f"laescan-{os.getuid()}").mkdir()
     (scratch / "other").mkdir()
     assert sweep_scratch() == 0
