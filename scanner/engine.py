@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 SILENCE_S = 10.0
 """How long a connection may be open without a request."""
+SPARE_CONNECTIONS = 128
+"""How many may be open beyond the queue: of requests in work, of those that are about to ask, and of the curious."""
 _BACKLOG = 128
 
 
@@ -71,14 +73,22 @@ class Engine:
         loop.add_reader(listener, self._accept, listener)
         # one thread for all batches: oneDNN compiles its kernels anew for every thread
         with ThreadPoolExecutor(1, "laescan-model") as thread:
-            await loop.run_in_executor(thread, self._model.warm_up)
-            while not (self._stopping and not self._queue):
-                self._stirred.clear()
-                batch = self._queue.take(self._seer.room)
-                if batch is None:
-                    await self._stirred.wait()
-                else:
-                    await self._work(batch, thread)
+            try:
+                await loop.run_in_executor(thread, self._model.warm_up)
+                await self._work_until_stopped(thread)
+            finally:
+                loop.remove_reader(listener.fileno())
+                for connection in list(self._connections):
+                    self._close(connection)
+
+    async def _work_until_stopped(self, thread: ThreadPoolExecutor) -> None:
+        while not (self._stopping and not self._queue):
+            self._stirred.clear()
+            batch = self._queue.take(self._seer.room)
+            if batch is None:
+                await self._stirred.wait()
+            else:
+                await self._work(batch, thread)
 
     def _stop(self, listener: socket.socket) -> None:
         """Take nothing new; a second signal, or time, ends also what waits."""
@@ -87,7 +97,7 @@ class Engine:
             return
         self._stopping = True
         asyncio.get_running_loop().remove_reader(listener)
-        listener.close()  # who is in its backlog is cut off, and asks the next engine
+        listener.shutdown(socket.SHUT_RDWR)  # who is in its backlog is cut off when we end, and asks the next engine
         asyncio.get_running_loop().call_later(self._settings.engine_drain_s, self._give_up)
         log.info("stopping; %d requests are still answered", len(self._clients))
         for connection, waiting in list(self._connections.items()):
@@ -114,7 +124,7 @@ class Engine:
             loop.remove_reader(listener)
             loop.call_later(0.1, self._listen_again, listener)
             return
-        if len(self._connections) >= 2 * self._settings.engine_max_queued:
+        if len(self._connections) >= self._settings.engine_max_queued + SPARE_CONNECTIONS:
             connection.close()  # it asks again, as when the queue is full
             return
         connection.settimeout(0)

@@ -105,6 +105,11 @@ async def running(model, path, settings=None):
             await asyncio.wait([serving])
 
 
+def play(scenario):
+    """Run it; what waits for ever is a failure and not a hang."""
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 async def client_of(path, **settings):
     return await asyncio.to_thread(EngineClient.open, Settings(**settings), path=path)
 
@@ -118,6 +123,30 @@ async def until(condition):
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.005)
+
+
+class ForkedEngine:
+    """An engine with the fake model in a fork of this process, which has torch already: at once instead of in seconds.
+
+    Make it in a thread that runs no event loop.
+    """
+
+    def __init__(self, path, *, seconds):
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.closerange(3, 4096)  # what this process holds must not stay open in there
+                with listening(path) as listener:
+                    asyncio.run(Engine(FakeModel(seconds=seconds), Settings()).serve(listener))
+                code = 0
+            finally:
+                os._exit(code)
+
+    def end(self, number):
+        """Out: the exit code."""
+        os.kill(self.pid, number)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 class EngineProcess:
