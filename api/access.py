@@ -5,6 +5,7 @@ DNS rebinding. The browser sends the truth in Host, Origin and Sec-Fetch-Site, a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -36,6 +37,7 @@ caller_key: Final = web.RequestKey("caller", Caller)
 LOCAL: Final = Caller(LOCAL_TENANT, Scope.ADMIN)
 
 
+@lru_cache(1024)  # asked for every request, and a client's Host stays the same
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server that listens there."""
     if host.rstrip(".").lower() == "localhost":

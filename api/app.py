@@ -13,6 +13,7 @@ from api.access import Door
 from api.assets import DESCRIPTION
 from api.bodies import BATCH_BYTES
 from api.limits import Limiter
+from api.lookups import Lookups
 from api.metrics import Metrics
 from api.middleware import Edge
 from api.openapi import describe
@@ -44,13 +45,21 @@ def connect(url: str) -> Redis:
 
 def make_app(settings: Settings, redis: Redis) -> web.Application:
     """The application; the client is closed with it. Jobs go to `settings.redis_url`."""
-    ledger, cache = Ledger(redis, settings), VerdictCache(redis)
+    ledger, cache = Ledger(redis, settings), VerdictCache(redis, settings)
     metrics = Metrics(ledger, cache)
     door = Door(settings, Tokens(redis), Limiter(redis))
     edge = Edge(door, metrics, {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS})
     app = web.Application(middlewares=[web.middleware(edge)], client_max_size=BATCH_BYTES)
     jobs = Jobs.connect(settings.redis_url)
-    app[SERVICE] = Service(settings=settings, redis=redis, ledger=ledger, cache=cache, jobs=jobs, metrics=metrics)
+    app[SERVICE] = Service(
+        settings=settings,
+        redis=redis,
+        ledger=ledger,
+        cache=cache,
+        jobs=jobs,
+        lookups=Lookups(cache),
+        metrics=metrics,
+    )
     app[DESCRIPTION] = describe(ENDPOINTS)
     app.on_response_prepare.append(edge.dress)
     for endpoint in ENDPOINTS:

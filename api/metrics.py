@@ -4,11 +4,13 @@ One reason: wait and work are kept apart. A slow answer because of a long queue 
 stages needs a faster machine.
 """
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, cast
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -29,38 +31,23 @@ HELP: Final = {
 }
 
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each one, that nobody reads
-
-
 class Metrics(Collector):
     """Counters of this process; those of the others are read from Redis when Prometheus asks."""
 
     def __init__(self, ledger: Ledger, cache: VerdictCache) -> None:
         self._ledger, self._cache = ledger, cache
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "laescan_requests", "Requests answered.", ("route", "method", "status"), registry=self._registry
-        )
-        self._seconds = Histogram(
-            "laescan_request_seconds",
-            "Time to answer; long polls and streams count until they end.",
-            ("route",),
-            buckets=BUCKETS_S,
-            registry=self._registry,
-        )
-        self._told: list[Metric] = []
         self._registry.register(self)
-        self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._requests: Counter[tuple[str, str, str]] = Counter()  # by route, method, status
+        self._buckets: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(BUCKETS_S) + 1))  # by route
+        self._sums_s: defaultdict[str, float] = defaultdict(float)
+        self._told: list[Metric] = []
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request; the label sets are kept, since `labels()` takes a lock and builds a tuple."""
-        method = method if method in METHODS else "other"
-        kept = self._kept.get((route, method, status))
-        if kept is None:
-            kept = (self._requests.labels(route, method, str(status)), self._seconds.labels(route))
-            self._kept[route, method, status] = kept
-        kept[0].inc()
-        kept[1].observe(seconds)
+        """Count one answered request; plain dictionaries: the library's own locks cost 2 us of the 10 that we add."""
+        self._requests[route, method if method in METHODS else "other", str(status)] += 1
+        self._buckets[route][bisect_left(BUCKETS_S, seconds)] += 1
+        self._sums_s[route] += seconds
 
     async def render(self) -> bytes:
         """Everything, now; with Redis away, what this process knows."""
@@ -70,37 +57,54 @@ class Metrics(Collector):
         except RedisError:
             self._told = [GaugeMetricFamily("laescan_redis_up", "Whether Redis answered just now.", 0)]
         else:
-            self._told = [*self._own(depths, tally), *_families(found)]
+            self._told = [*self._shared(depths, tally), *_families(found)]
+        self._told += self._own()
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
         """What `render` has read."""
         return self._told
 
-    def _own(self, depths: dict[str, int], tally: dict[str, int]) -> Iterator[Metric]:
+    def _shared(self, depths: dict[str, int], tally: dict[str, int]) -> Iterator[Metric]:
         yield GaugeMetricFamily("laescan_redis_up", "Whether Redis answered just now.", 1)
-        waiting = GaugeMetricFamily(
-            "laescan_scans_now", "Scans that wait, by queue, and those running.", labels=["where"]
-        )
+        now = GaugeMetricFamily("laescan_scans_now", "Scans that wait, by queue, and those running.", labels=["where"])
         scans = CounterMetricFamily("laescan_scans", "Scans since Redis was empty.", labels=["what"])
-        lookups = CounterMetricFamily("laescan_lookups", "Lookups answered by this process.", labels=["tier"])
-        for metric, counts in ((waiting, depths), (scans, tally), (lookups, self._cache.counts)):
+        for metric, counts in ((now, depths), (scans, tally)):
             for name, count in counts.items():
                 metric.add_metric([name], count)
-        yield from (waiting, scans, lookups)
+        yield from (now, scans)
+
+    def _own(self) -> Iterator[Metric]:
+        """What this process has counted."""
+        labels = ["route", "method", "status"]
+        requests = CounterMetricFamily("laescan_requests", "Requests answered.", labels=labels)
+        for key, count in self._requests.items():
+            requests.add_metric(key, count)
+        about = "Time to answer; long polls and streams count until they end."
+        seconds = HistogramMetricFamily("laescan_request_seconds", about, labels=["route"])
+        for route, buckets in self._buckets.items():
+            seconds.add_metric([route], _cumulative(BUCKETS_S, buckets), self._sums_s[route])
+        lookups = CounterMetricFamily("laescan_lookups", "Verdicts looked up in Redis by tier.", labels=["tier"])
+        for tier, count in self._cache.counts.items():
+            lookups.add_metric([tier], count)
+        yield from (requests, seconds, lookups)
 
 
 def _families(found: Iterable[telemetry.Series]) -> Iterator[Metric]:
     """The workers' series, one family for each name."""
     histograms: dict[str, HistogramMetricFamily] = {}
     counters: dict[str, CounterMetricFamily] = {}
-    bounds = [*map(str, telemetry.BUCKETS_S), "+Inf"]
     for one in found:
         labels, values, about = list(one.labels), list(one.labels.values()), HELP.get(one.name, one.name)
         name = f"laescan_{one.name}"
         if one.buckets:
             histogram = histograms.setdefault(name, HistogramMetricFamily(name, about, labels=labels))
-            histogram.add_metric(values, list(zip(bounds, accumulate(one.buckets), strict=True)), one.sum_s)
+            histogram.add_metric(values, _cumulative(telemetry.BUCKETS_S, one.buckets), one.sum_s)
         else:
             counters.setdefault(name, CounterMetricFamily(name, about, labels=labels)).add_metric(values, one.count)
     yield from (*histograms.values(), *counters.values())
+
+
+def _cumulative(bounds: Sequence[float], buckets: Sequence[int]) -> list[tuple[str, float]]:
+    """Counts per bucket as Prometheus wants them: with its bound, and of all up to it."""
+    return list(zip([*map(str, bounds), "+Inf"], map(float, accumulate(buckets)), strict=True))

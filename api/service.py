@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from api.lookups import Lookups
 from scanner.cache import VerdictCache
 from scanner.jobs import Jobs
 from scanner.ledger import Ledger
@@ -25,6 +26,7 @@ class Service:
     ledger: Ledger
     cache: VerdictCache
     jobs: Jobs
+    lookups: Lookups
     metrics: "Metrics"
 
 

@@ -6,6 +6,7 @@ Nothing known is an answer (200 and an empty list), not an error: a client that 
 import re
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from api.access import caller_key
@@ -24,29 +25,34 @@ KEEP_PREFIX_S: Final = 300
 async def one(request: web.Request) -> web.Response:
     """GET /v1/verdicts?url=|sha256=|phash=."""
     service, tenant = request.app[SERVICE], request[caller_key].tenant
-    asked = read_query(request, VerdictQuery)
+    query = request.rel_url.raw_query_string
+    body = service.lookups.answer(tenant, query)
+    if body is None:
+        found = await _found(service, tenant, read_query(request, VerdictQuery))
+        body = msgspec.json.encode(Verdicts([verdict for verdict in found if verdict is not None]))
+        if any(found):  # what is not known yet may be in a moment
+            service.lookups.keep(tenant, query, body)
+    return web.Response(body=body, content_type="application/json")
+
+
+async def _found(service: Service, tenant: str, asked: VerdictQuery) -> list[Verdict | None]:
     if sum(key is not None for key in (asked.url, asked.sha256, asked.phash)) != 1:
         msg = "give exactly one of url, sha256 and phash"
         raise Invalid(msg)
-    model_id = await _model_id(service)
-    found: list[Verdict | None] = []
+    key = asked.sha256 if asked.url is None else clean_url(asked.url, service.settings)
+    model_id = await service.lookups.model_id()
     if model_id is None:  # no engine was ever here, so nothing can be known
-        pass
-    elif asked.url is not None:
-        url = clean_url(asked.url, service.settings)
-        found = [await service.cache.by_url(url, tenant=tenant, model_id=model_id)]
-    elif asked.sha256 is not None:
-        found = [await service.cache.by_sha256(asked.sha256, model_id=model_id)]
-    elif asked.phash is not None:
-        found = list(await alike(service.redis, service.cache, asked.phash, model_id=model_id))
-    return answer(Verdicts([verdict for verdict in found if verdict is not None]))
+        return []
+    if key is not None:
+        return [await service.lookups.find(key, tenant=tenant, model_id=model_id)]
+    return list(await alike(service.redis, service.cache, asked.phash or "", model_id=model_id))
 
 
 async def many(request: web.Request) -> web.Response:
     """POST /v1/verdicts/lookup: all keys in one round trip."""
     service, tenant = request.app[SERVICE], request[caller_key].tenant
     asked = await read_json(request, LookUp, limit_bytes=BATCH_BYTES)
-    model_id = await _model_id(service)
+    model_id = await service.lookups.model_id()
     if model_id is None:
         return answer(LookedUp([Found(key=key) for key in asked.keys]))
     found = await service.cache.look_up_many(asked.keys, tenant=tenant, model_id=model_id)
@@ -63,7 +69,7 @@ async def prefix(request: web.Request) -> web.Response:
     if not PREFIX_SHAPE.fullmatch(bits):
         msg = "a prefix is 4 to 64 characters, each 0 or 1: the first bits of a SHA-256"
         raise NotFound(msg)
-    model_id = await _model_id(service)
+    model_id = await service.lookups.model_id()
     try:
         found = [] if model_id is None else await service.cache.by_prefix(bits, model_id=model_id)
     except ValueError as error:
@@ -71,11 +77,6 @@ async def prefix(request: web.Request) -> web.Response:
     rows = [PrefixRow(sha256=sha256, known=_known(verdict)) for sha256, verdict in found]
     headers = {"Cache-Control": f"private, max-age={KEEP_PREFIX_S}"}
     return answer(PrefixMatches(matches=rows, keep_s=KEEP_PREFIX_S), headers=headers)
-
-
-async def _model_id(service: Service) -> str | None:
-    model = await service.cache.model()
-    return model.model_id if model else None
 
 
 def _known(verdict: Verdict) -> Known:

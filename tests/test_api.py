@@ -6,14 +6,18 @@ import random
 
 import aiohttp
 import msgspec
+import numpy as np
 import pytest
 import verdicts
+from PIL import Image
 from redis_server import redis_in, start_redis
 from service import MODEL, URL, served, serving
 
 from scanner import telemetry
 from scanner.contract import CacheInfo, Outcome
 from scanner.embedded import socket_url
+from scanner.fingerprint import Look
+from scanner.near import NearTier
 from scanner.settings import Settings
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(200)
@@ -396,6 +400,40 @@ def test_lookups_answer_what_is_known_and_never_scan(serve):
         assert [bool(row["known"]) for row in answer["rows"]] == [True, True, False, False, True]
         assert answer["rows"][0]["known"]["score"] == FORGED.score
         assert await api.service.ledger.tally() == {}
+
+    serve(test)
+
+
+def test_lookups_of_the_same_moment_are_one_round_trip_and_are_not_mixed_up(serve):
+    async def test(api):
+        await remember(api, url=URL, tenant="local")
+        other = await api.token("lookup", tenant="other")
+        await api.service.lookups.model_id()
+        before = (await api.service.redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
+        sha256 = FORGED.media.sha256
+        model = {"tenant": "local", "model_id": MODEL.model_id}
+        asked = [api.service.lookups.find(key, **model) for key in [URL, URL + "2", sha256, "f" * 64] * 8]
+        found = await asyncio.gather(*asked)
+        assert [verdict is not None for verdict in found] == [True, False, True, False] * 8
+        assert (await api.service.redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 1
+        path = f"/v1/verdicts?url={URL}"  # kept for a second, but for one tenant
+        assert len((await api.ask("GET", path))[1]["verdicts"]) == 1
+        assert (await api.ask("GET", path, headers=other))[1] == {"verdicts": []}
+
+    serve(test)
+
+
+def test_a_perceptual_hash_nominates_with_its_distance(serve):
+    async def test(api):
+        picture = np.random.default_rng(3).integers(0, 255, (6, 8, 3), np.uint8)
+        look = Look(Image.fromarray(picture).resize((640, 480), Image.Resampling.BICUBIC))
+        await remember(api)
+        await NearTier(api.service.redis, api.service.cache).add(FORGED.media.sha256, look, [])
+        code = look.perceptual_hash
+        for flipped, known in ((0, True), (0b111, True), (2**20 - 1, False)):
+            answer = (await api.ask("GET", f"/v1/verdicts?phash={code ^ flipped:064x}"))[1]["verdicts"]
+            wanted = [("near", flipped.bit_count())] if known else []
+            assert [(one["cache"]["kind"], one["cache"]["distance"]) for one in answer] == wanted
 
     serve(test)
 
