@@ -1,8 +1,9 @@
 """How fast the API answers what is known, beside an idle aiohttp: `python tests/bench_api.py [SECONDS]`.
 
 The API runs as `python -m api` on a real Redis, the no-op as a process like it; one loader with 32 connections asks
-both in turns, so that what else the machine does hits both. Printed: requests per second, their ratio (median over turns),
-p50 and p99, keys per second of the batch lookup, and the memory of the API's process.
+both in turns, so that what else the machine does hits both. Printed: CPU per request of both servers, which a busy
+machine blurs least, requests per second, their ratio (median over turns), p50 and p99, keys per second of the batch
+lookup, and the memory of the API's process.
 """
 
 import asyncio
