@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 
 from scanner import telemetry
 from scanner.artifacts import artifacts_of
+from scanner.cache import VerdictCache
 from scanner.contract import Outcome
 from scanner.engine_client import EngineClient
 from scanner.errors import EngineError, Internal, by_code
@@ -157,6 +158,8 @@ async def serve(connection: socket.socket, settings: Settings) -> None:
     with Scanner(settings, model=model, memory=(flight := _flight(settings, model.info.model_id))) as scanner:
         async with redis.asyncio.Redis.from_url(settings.cache_url or settings.redis_url) as memory:
             horse = Horse(scanner, flight, memory, settings)
+            with contextlib.suppress(RedisError):  # the next horse says it, too
+                await VerdictCache(memory, settings).announce(model.info)
             connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
             await loop.sock_sendall(connection, READY)
             for _ in range(MOST_SCANS):
