@@ -155,9 +155,9 @@ def _refusal(error: Exception) -> ApiError | ScanError | None:
 
 def _note(request: web.Request, path: str, status: int, seconds: float) -> None:
     """One line in logfmt: the route's pattern, so that neither ids nor query strings nor URLs can be in it."""
-    level = (
-        logging.WARNING if status >= 500 else logging.INFO if request.method in {"POST", "DELETE"} else logging.DEBUG
-    )
+    level = logging.INFO if request.method in {"POST", "DELETE"} else logging.DEBUG
+    if status >= 500 and path != "/readyz":  # which is asked again and again until it says yes
+        level = logging.WARNING
     if log.isEnabledFor(level):
         caller = request.get(caller_key, LOCAL)
         log.log(

@@ -27,7 +27,8 @@ def run(given: argparse.Namespace, settings: Settings) -> list[str]:
 
 
 async def _run(given: argparse.Namespace, settings: Settings) -> list[str]:
-    async with Redis.from_url(settings.redis_url or socket_url(state_folder(settings))) as redis:
+    url = settings.redis_url or socket_url(state_folder(settings) / "redis")  # as `laescan serve` lays it out
+    async with Redis.from_url(url) as redis:
         tokens = Tokens(redis)
         if given.action == "create":
             return await _create(given, tokens)

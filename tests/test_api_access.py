@@ -207,10 +207,12 @@ def test_a_tokens_record_does_not_let_anyone_make_the_token():
     assert "secret" not in Token.__struct_fields__
 
 
-def test_the_command_makes_lists_and_revokes(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
-    settings = Settings(redis_url=redis_url)
+def test_the_command_makes_lists_and_revokes_beside_a_service_with_its_own_redis(tmp_path):
+    with redis_in(tmp_path / "redis"):
+        check_command(Settings(state=str(tmp_path)))
+
+
+def check_command(settings):
     made = argparse.Namespace(action="create", scope="bulk", tenant="desk", expires="12h", note="list machine")
     (text,) = run(made, settings)
     identity = text.split("_")[1]

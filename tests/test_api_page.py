@@ -18,6 +18,7 @@ from service import Running, serving
 from api.tokens import Scope, Tokens
 from scanner import wording
 from scanner.contract import Failure, Label, Outcome
+from scanner.pipeline import STAGES
 from scanner.settings import Settings
 
 FORGED = verdicts.still(verdicts.scored(verdicts.HIGH, warnings=("turned away",)))
@@ -118,8 +119,8 @@ def test_a_url_is_watched_from_the_queue_to_its_verdict(page, served):
     lease.progress("fetch", 40.0)
     expect(page.get_by_role("heading", name="Fetching")).to_be_visible()
     lease.progress("score", None)
-    expect(page.get_by_role("heading", name="Judging")).to_be_visible()
-    expect(page.locator("li[aria-current=step]")).to_have_text("Judging")
+    expect(page.get_by_role("heading", name="Looking at faces")).to_be_visible()
+    expect(page.locator("li[aria-current=step]")).to_have_text("Looking at faces")
     lease.put_artifact("overlay.jpg", picture(90), served.api.service.settings)
     lease.put_artifact("plain.jpg", picture(200), served.api.service.settings)
     lease.finish(Outcome(source="https://example.org/watched.jpg", verdict=FORGED), served.api.service.settings)
@@ -252,13 +253,15 @@ def test_the_pages_words_and_numbers_are_wordings(page):
     told = page.evaluate(
         """async ([scores, times, verdict]) => {
             const words = await import('/assets/words.js');
-            return {headlines: words.HEADLINES, numbers: scores.map(words.number), clocks: times.map(words.clock),
+            return {headlines: words.HEADLINES, stages: words.STEPS.flatMap((step) => step.stages),
+                    numbers: scores.map(words.number), clocks: times.map(words.clock),
                     moments: times.map((t) => words.moment(verdict, t)),
                     labels: scores.map((s) => words.labelOf(s, verdict))};
         }""",
         [SCORES, TIMES_S, msgspec.to_builtins(SHORT)],
     )
     assert {label.value: words for label, words in wording.HEADLINES.items()}.items() <= told["headlines"].items()
+    assert set(told["stages"]) == {"send", "queued", *STAGES}
     assert told["numbers"] == [wording.number(score) for score in SCORES]
     assert told["clocks"] == [wording.clock(time_s) for time_s in TIMES_S]
     assert told["moments"] == [wording.moment(SHORT, time_s) for time_s in TIMES_S]

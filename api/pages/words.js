@@ -13,9 +13,9 @@ export const HEADLINES = {
 export const STEPS = [
   { name: 'Waiting', stages: ['send', 'queued'] },
   { name: 'Fetching', stages: ['fetch'] },
-  { name: 'Decoding', stages: ['decode'] },
-  { name: 'Looking for faces', stages: ['detect', 'crop'] },
-  { name: 'Judging', stages: ['score', 'judge'] },
+  { name: 'Decoding', stages: ['recall', 'decode'] },
+  { name: 'Looking at faces', stages: ['score'] },
+  { name: 'Judging', stages: ['judge'] },
 ];
 
 /** A score with two decimals that never reads as certainty. @param {number} score */
