@@ -20,6 +20,8 @@ from scanner.settings import Settings
 MESSAGE_BYTES: Final = 64_000
 """Largest task: a URL of 8 kB, escaped, and its envelope."""
 READY, DONE = b"ready", b"done"
+_TRIES = 3  # it may have been killed while it came up
+_START_S = 30.0  # imports and the jail's self-test take 1 s, 10 s where the cores are busy
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -48,6 +50,13 @@ class Stable:
         """See to it that a horse waits for a task; raises HorseDiedError when it does not come up."""
         if self._process is not None and self._process.poll() is None:
             return
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(HorseDiedError):
+                self._start()
+                return
+        self._start()
+
+    def _start(self) -> None:
         self.kill()
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -57,10 +66,12 @@ class Stable:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # a Ctrl-C in the terminal is for the supervisor
             )
-        if self.heard(self._settings.engine_timeout_s) != READY:
-            self.kill()
-            msg = "the process that scans does not come up; its log tells why, and so does `laescan doctor`"
-            raise HorseDiedError(msg)
+        with contextlib.suppress(HorseDiedError):
+            if self.heard(self._settings.engine_timeout_s + _START_S) == READY:
+                return
+        self.kill()
+        msg = "the process that scans does not come up; its log tells why, and so does `laescan doctor`"
+        raise HorseDiedError(msg)
 
     def begin(self, task: Task) -> None:
         """Hand over a task; raises HorseDiedError."""

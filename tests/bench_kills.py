@@ -1,6 +1,6 @@
 """Kill the service at random while it works, and count what became of what it had accepted.
 
-    python tests/bench_kills.py [SCANS] [SECONDS BETWEEN KILLS]
+    python tests/bench_kills.py [SCANS] [SECONDS BETWEEN KILLS] [KILLS]
 
 The whole of `laescan serve` runs: Redis, engine, workers, API. Scans are submitted over HTTP.
 Every few seconds one process, any of them, gets SIGKILL. Prints the history; exits with 1 unless each accepted scan
@@ -64,8 +64,8 @@ async def row_of(session, id_):
         await asyncio.sleep(0.3)
 
 
-async def kill_at_random(supervisor, every_s, killed):
-    while True:
+async def kill_at_random(supervisor, every_s, kills, killed):
+    while killed.total() < kills:
         await asyncio.sleep(random.uniform(0.5, 1.5) * every_s)
         there = kinds(supervisor)
         if there:
@@ -74,7 +74,7 @@ async def kill_at_random(supervisor, every_s, killed):
             killed[name] += 1
 
 
-def main(scans, every_s):
+def main(scans, every_s, kills):
     """Start the service, torment it, stop it; out: the exit code."""
     origin = Origin()
     pictures = [jpeg(64 + n, 48) for n in range(8)]
@@ -92,7 +92,7 @@ def main(scans, every_s):
         with Path(f"{folder}/log").open("wb") as log:
             service = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
         try:
-            return asyncio.run(torment(service.pid, origin, scans, every_s))
+            return asyncio.run(torment(service.pid, origin, scans, every_s, kills))
         finally:
             service.send_signal(signal.SIGINT)
             service.wait(90)
@@ -100,13 +100,13 @@ def main(scans, every_s):
             print(Path(f"{folder}/log").read_text()[-4000:] if "-v" in sys.argv else "")
 
 
-async def torment(supervisor, origin, scans, every_s):
+async def torment(supervisor, origin, scans, every_s, kills):
     killed = Counter()
     timeout = aiohttp.ClientTimeout(total=10)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{PORT}", timeout=timeout) as session:
         async with asyncio.timeout(START_S):
             await submit(session, origin.url("/0.jpg"))
-        killing = asyncio.create_task(kill_at_random(supervisor, every_s, killed))
+        killing = asyncio.create_task(kill_at_random(supervisor, every_s, kills, killed))
         begun = time.monotonic()
         ids = [await submit(session, origin.url(f"/{n}.jpg")) for n in range(scans)]
         print(f"{scans} scans accepted in {time.monotonic() - begun:.0f} s", flush=True)
@@ -140,5 +140,5 @@ async def settle(session, ids):
 
 if __name__ == "__main__":
     numbers = [float(word) for word in sys.argv[1:] if word != "-v"]
-    scans, every_s = (numbers + [200.0, 4.0][len(numbers) :])[:2]
-    sys.exit(main(int(scans), every_s))
+    scans, every_s, kills = (numbers + [200.0, 4.0, 30.0][len(numbers) :])[:3]
+    sys.exit(main(int(scans), every_s, int(kills)))
