@@ -1,0 +1,85 @@
+// @ts-check
+// The worker's door: every listener, at top level, because a worker that wakes up has only these. No state lives here.
+
+import { parse, PORT } from '../shared/messages.js';
+import { loadSettings } from '../shared/settings.js';
+import { load, update } from './checks.js';
+import { clickOf, installMenu, sourceOf } from './menus.js';
+import { showIn, tellToolbar } from './pages.js';
+import { blobOf, screenPart } from './pictures.js';
+import { advance, again, begin, change, consent, publish, resume, upload, watchCheck } from './scanning.js';
+
+/** @typedef {import('../shared/messages.js').Message} Message */
+/** @typedef {import('../shared/types.js').Check} Check */
+
+chrome.runtime.onInstalled.addListener(installMenu);
+chrome.runtime.onStartup.addListener(() => {
+  installMenu();
+  resume();
+});
+chrome.contextMenus.onClicked.addListener((info, tab) => tab && start(tab, info, info.frameId ?? 0));
+chrome.commands.onCommand.addListener((_command, tab) => tab && start(tab, {}, 0));
+chrome.runtime.onConnect.addListener(connect);
+chrome.runtime.onMessage.addListener((message, sender) => {
+  if (isOurs(sender) && message?.type === 'check-tab' && Number.isInteger(message.tab)) {
+    chrome.tabs.get(message.tab).then((tab) => start(tab, {}, 0));
+  }
+});
+
+/** A click: show it at once, then ask. @param {chrome.tabs.Tab} tab @param {Partial<chrome.contextMenus.OnClickData>} info @param {number} frame */
+async function start(tab, info, frame) {
+  const click = clickOf(info, tab.url ?? '');
+  const [check, { theme }] = await Promise.all([begin(sourceOf(click), tab.id ?? null), loadSettings()]);
+  const stop = watchCheck(check.id, (view) => {
+    if (tab.id !== undefined) tellToolbar(tab.id, view);
+    if (!view.busy) stop();
+  });
+  const shown = tab.id !== undefined && (await showIn(tab.id, frame, { id: check.id, click, asked: check.source, theme }));
+  if (!shown) await advance(check.id); // the toolbar and the popup tell how it goes
+}
+
+/** A surface that shows one check, or more. @param {chrome.runtime.Port} port */
+function connect(port) {
+  if (port.name !== PORT || port.sender?.id !== chrome.runtime.id) return;
+  /** @type {(() => void)[]} */
+  const stops = [];
+  port.onDisconnect.addListener(() => stops.forEach((stop) => stop()));
+  port.onMessage.addListener(async (message) => {
+    const asked = parse(message);
+    const check = asked && (await load(asked.id));
+    if (!asked || !check || !mayTouch(port, check)) return;
+    if (asked.type === 'follow') stops.push(watchCheck(check.id, (view) => port.postMessage(view)));
+    await HANDLERS[asked.type](check, /** @type {any} */ (asked), port);
+  });
+}
+
+/** @type {{ [T in Message['type']]: (check: Check, asked: Extract<Message, { type: T }>, port: chrome.runtime.Port) => unknown }} */
+const HANDLERS = {
+  follow: async (check, { source }) => {
+    if (source && check.phase === 'new') {
+      const { offerUploads } = await loadSettings();
+      await update(check.id, { source: { ...source, page: check.source.page || source.page, held: source.held && offerUploads } });
+    }
+    const now = await load(check.id);
+    if (now) publish(now);
+    await advance(check.id);
+  },
+  consent: (check, { answer }) => consent(check, answer),
+  upload: (check, { means, mime, base64 }) => check.phase === 'sending' && upload(check.id, blobOf(base64, mime), means),
+  capture: async (check, { rect, ratio }, port) => {
+    const windowId = port.sender?.tab?.windowId;
+    if (check.phase === 'sending' && windowId !== undefined) await upload(check.id, await screenPart(windowId, rect, ratio), 'screen');
+  },
+  again: (check) => again(check),
+  dispute: (check, { disputed }) => change(check.id, { disputed }),
+  open: (check, { what }) => {
+    if (what === 'options') chrome.runtime.openOptionsPage();
+    else if (check.scan) chrome.tabs.create({ url: `${check.server}/#/scans/${check.scan}` });
+  },
+};
+
+/** A page's script may touch the checks of its own tab, our pages all. @param {chrome.runtime.Port} port @param {Check} check */
+const mayTouch = (port, check) => isOurs(port.sender) || (check.tab !== null && port.sender?.tab?.id === check.tab);
+
+/** Whether one of our own pages speaks. @param {chrome.runtime.MessageSender | undefined} sender */
+const isOurs = (sender) => sender?.id === chrome.runtime.id && (sender.url ?? '').startsWith(chrome.runtime.getURL(''));

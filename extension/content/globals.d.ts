@@ -1,0 +1,3 @@
+// What our scripts share in the page's isolated world, beside the `var` of each file.
+declare var laescan: { isAlive: () => boolean, stop: () => void } | undefined;
+declare var laescanStyles: string;
