@@ -206,17 +206,20 @@ class CheckedResolver(AbstractResolver):
         """Nothing is held open."""
 
 
-def checked_connector(policy: AddressPolicy) -> aiohttp.TCPConnector:
-    """Make a connector whose every connection passed the policy.
+def checked_connector(policy: AddressPolicy, *, keep: bool = False) -> aiohttp.TCPConnector:
+    """Make a connector whose every connection passed the policy; `keep` them, and names for a minute.
 
     No happy eyeballs: with one, a refused address loses a race instead of ending the request.
+    A name that is remembered is no way around the check: it stands where the socket is made.
     """
     return aiohttp.TCPConnector(
         resolver=CheckedResolver(policy),
         socket_factory=cast("Callable[..., socket.socket]", checked_socket_factory(policy)),
-        use_dns_cache=False,
+        use_dns_cache=keep,
+        ttl_dns_cache=60,
         happy_eyeballs_delay=None,
-        force_close=True,
+        force_close=not keep,
+        limit=0,  # who keeps connections counts them: aiohttp's 100 would let slow hosts hold up the others
     )
 
 

@@ -9,6 +9,8 @@
     │   ├── Forbidden             forbidden             401, 403, 407, 451: a login or a permission is asked for
     │   ├── RateLimited           rate_limited          429 (carries retry_after_s)
     │   ├── SourceFailed          source_failed         any other answer that is not 2xx
+    │   ├── HostGivenUp           host_given_up         so many requests to its host failed that this one was not made
+    │   ├── OptedOut              opted_out             its server wants no AI to use it, which we were told to respect
     │   ├── TooManyRedirects      too_many_redirects
     │   ├── TooLarge              too_large             more bytes than the limit
     │   ├── TimedOut              timed_out             too slow: no first byte, under the least rate, or past the total
@@ -88,6 +90,15 @@ class RateLimited(FetchError):
 class SourceFailed(FetchError):
     code = "source_failed"
     retryable = True
+
+
+class HostGivenUp(FetchError):
+    code = "host_given_up"
+    retryable = True
+
+
+class OptedOut(FetchError):
+    code = "opted_out"
 
 
 class TooManyRedirects(FetchError):

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,16 +23,17 @@ from yarl import URL
 
 from scanner import errors
 from scanner.body import PIECE_BYTES, SAVE, Body, IsPage, Progress, decoder
-from scanner.egress import AddressPolicy, checked_connector
 from scanner.pace import Pace
 from scanner.page import fetch_page
 from scanner.settings import Settings
 from scanner.validators import NO_VALIDATORS, NotModified, Validators
+from scanner.web import Web, new_session
 
 STDIN = "-"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _URL_SCHEMES = frozenset({"data", "blob", "file", "javascript", "about", "ftp", "ftps", "gopher", "mailto"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_NOAI = frozenset({"noai", "noimageai"})
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ async def fetch(
     settings: Settings,
     progress: Progress | None = None,
     known: Validators = NO_VALIDATORS,
+    web: Web | None = None,
 ) -> Fetched:
-    """Get the bytes of `source`; `progress` hears (bytes so far, total or None).
+    """Get the bytes of `source`; `progress` hears (bytes so far, total or None), `web` is shared with other fetches.
 
     Raises a FetchError leaf, Empty, UnsupportedMedia or TooLong; NotModified when the server says that what is `known`
     still stands. `folder` is then as it was.
@@ -65,7 +67,7 @@ async def fetch(
         return await _fetch_stdin(folder, settings, progress)
     scheme = _SCHEME.match(source.strip())
     if scheme and scheme[1].lower() in {"http", "https"}:
-        return await _fetch_url(source.strip(), folder, settings, progress, known)
+        return await _fetch_url(source.strip(), folder, settings, progress, _Asking(known, web))
     if scheme and ("://" in source or scheme[1].lower() in _URL_SCHEMES):
         msg = f"{scheme[1].lower()}: is not an address that we fetch from; give an http or https URL, or {SAVE}"
         raise errors.BadSource(msg)
@@ -164,16 +166,39 @@ def parse_url(text: str, settings: Settings) -> URL:
     return url.with_user(None)
 
 
+@dataclass(frozen=True)
+class _Asking:
+    """How a URL is asked for: with what is known of it, and with a client that others use, too."""
+
+    known: Validators
+    web: Web | None
+
+    @contextlib.asynccontextmanager
+    async def session(self, settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
+        if self.web is not None:
+            yield self.web.session
+            return
+        async with new_session(settings) as session:
+            yield session
+
+    @contextlib.asynccontextmanager
+    async def page(self) -> AsyncIterator[None]:
+        """Room for a page, which costs much more than a picture."""
+        async with self.web.pages if self.web is not None else contextlib.nullcontext():
+            yield
+
+
 async def _fetch_url(
-    source: str, folder: Path, settings: Settings, progress: Progress | None, known: Validators
+    source: str, folder: Path, settings: Settings, progress: Progress | None, asking: _Asking
 ) -> Fetched:
     url = parse_url(source, settings)
     path = folder / "download"
     with _removed_on_error(path):
         try:
-            return await _download(url, source, path, settings, progress, known)
+            return await _download(url, source, path, settings, progress, asking)
         except IsPage:
-            await fetch_page(str(url), folder=folder, settings=settings, progress=progress)
+            async with asking.page():
+                await fetch_page(str(url), folder=folder, settings=settings, progress=progress)
         try:
             taken = await asyncio.to_thread(_read_file, path, source, settings)
         except errors.UnsupportedMedia:
@@ -183,29 +208,15 @@ async def _fetch_url(
 
 
 async def _download(
-    url: URL, source: str, path: Path, settings: Settings, progress: Progress | None, known: Validators
+    url: URL, source: str, path: Path, settings: Settings, progress: Progress | None, asking: _Asking
 ) -> Fetched:
     """GET with redirects by hand, each hop through the checked connector, the whole within the time of its kind."""
     started = asyncio.get_running_loop().time()
-    headers = {
-        "User-Agent": settings.user_agent,
-        "Accept": "image/*,video/*;q=0.9,*/*;q=0.5",
-        "Accept-Encoding": "identity",
-        **known.headers(),
-    }
-    timeout = aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout_s)
     try:
         async with (
             asyncio.timeout(settings.image_timeout_s) as deadline,
-            aiohttp.ClientSession(
-                connector=checked_connector(AddressPolicy.from_settings(settings)),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=headers,
-                timeout=timeout,
-                trust_env=False,
-                auto_decompress=False,
-            ) as session,
-            _follow(session, url, settings, known) as response,
+            asking.session(settings) as session,
+            _follow(session, url, settings, asking.known) as response,
         ):
             with path.open("wb") as file:
                 body = Body(settings, file, progress, response.content_length)
@@ -252,12 +263,14 @@ async def _follow(
     """The first answer that is no redirect, if it is a good one; nothing but the URL goes from hop to hop."""
     for _ in range(settings.max_redirects + 1):
         async with asyncio.timeout(settings.connect_timeout_s + settings.first_byte_timeout_s):
-            response = await session.get(url, allow_redirects=False)
+            response = await session.get(url, allow_redirects=False, headers=known.headers())
         async with response:
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 if response.status == 304 and known.headers():
                     raise NotModified
                 _refuse_status(response)
+                if settings.respect_noai:
+                    refuse_noai(response.headers.getall("X-Robots-Tag", []))
                 yield response
                 return
             try:
@@ -284,9 +297,24 @@ def _refuse_status(response: aiohttp.ClientResponse) -> None:
         retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
         msg = f"{answered}: too many requests; try again later"
         raise errors.RateLimited(msg, retry_after_s=retry_after_s)
+    if status == 503 and "Retry-After" in response.headers:
+        retry_after_s = parse_retry_after(response.headers["Retry-After"])
+        msg = f"{answered} and asks to come back later"
+        raise errors.RateLimited(msg, retry_after_s=retry_after_s)
     if not 200 <= status < 300 or status == 206:  # 206 is a part that nobody asked for
         msg = f"{answered}; try again later, or {SAVE}"
         raise errors.SourceFailed(msg)
+
+
+def refuse_noai(tags: Iterable[str]) -> None:
+    """Raise OptedOut when a server's X-Robots-Tag headers, meant for all robots or for us, forbid use by AI."""
+    for tag in tags:
+        agent, colon, rules = tag.lower().partition(":")
+        if colon and agent.strip() not in {"laescan", "*"}:
+            continue
+        if _NOAI & {rule.strip() for rule in (rules if colon else agent).split(",")}:
+            msg = "its server asks that no AI uses it (X-Robots-Tag), and you asked to respect that"
+            raise errors.OptedOut(msg)
 
 
 def parse_retry_after(text: str | None) -> float | None:

@@ -30,6 +30,7 @@ from scanner.model import Model, SeenFace
 from scanner.settings import Settings
 from scanner.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.verdict import EARLY_FRAMES, FrameInfo, ScoredFace, agree_strongly, judge
+from scanner.web import Web
 
 if TYPE_CHECKING:
     from scanner.local_model import LocalModel
@@ -72,10 +73,20 @@ class Scanner:
     """The jail and the model, made ready once for any number of scans, also at once; a context manager.
 
     Without a `model` it loads its own; a given one stays the giver's to close. Entering raises BadWeights or NoJail.
+    For many scans at once: `web` is the HTTP client that they share, and only as many as there is `room` for are
+    decoded at the same time, so that pixels do not fill the memory.
     """
 
-    def __init__(self, settings: Settings, *, model: Model | None = None, memory: Memory | None = None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        model: Model | None = None,
+        memory: Memory | None = None,
+        web: Web | None = None,
+        room: asyncio.Semaphore | None = None,
+    ) -> None:
+        self.settings, self.web, self.room = settings, web, room
         self._given, self._memory = model, memory
         self._stack = contextlib.ExitStack()
 
@@ -155,7 +166,12 @@ class _Work:
         try:
             with stages.stage("fetch"):
                 fetched = await fetch(
-                    source, folder=folder, settings=settings, progress=fetched_bytes, known=validators
+                    source,
+                    folder=folder,
+                    settings=settings,
+                    progress=fetched_bytes,
+                    known=validators,
+                    web=self.scanner.web,
                 )
         except NotModified:
             if unchanged is None:
@@ -164,6 +180,12 @@ class _Work:
         known = await self._recalled(fetched)
         if known and not self.keep_frames:
             return known, ()
+        async with self.scanner.room or contextlib.nullcontext():
+            return await self._scan_fetched(fetched, known)
+
+    async def _scan_fetched(self, fetched: Fetched, known: Verdict | None) -> tuple[Verdict, tuple[Frame, ...]]:
+        """From the bytes on, which fill much more memory once they are pixels."""
+        stages, settings = self.stages, self.scanner.settings
         with stages.stage("decode"):
             decoded = await asyncio.to_thread(decode, fetched.path, jail=self.scanner.jail, settings=settings)
         known = known or await self._recalled(fetched, decoded)

@@ -72,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Refuse to decode when this machine cannot isolate the decoder (namespaces forbidden)."""
     user_agent: str = "laescan/0.1 (+https://github.com/laescan/laescan)"
     """What we call ourselves to web servers; put a contact in."""
+    respect_noai: bool = False
+    """Do not scan what its server marks with X-Robots-Tag: noai or noimageai."""
     weights: str = ""
     """Path of another checkpoint than the shipped one."""
     threads: Annotated[int, Meta(ge=0)] = 0
