@@ -157,8 +157,9 @@ class Engine:
                 taken, descriptor = descriptor, None
                 self._admit(connection, request, taken)
         except (wire.WireError, msgspec.MsgspecError) as error:
-            log.warning("refused a request: %s", error)
-            self._answer(connection, wire.Refused(Internal.code, f"the engine cannot read this request: {error}"))
+            words = str(error)  # a log that kept the error would keep its trace, and so what was sent
+            log.warning("refused a request: %s", words)
+            self._answer(connection, wire.Refused(Internal.code, f"the engine cannot read this request: {words}"))
         except BlockingIOError:
             pass
         except OSError:

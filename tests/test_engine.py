@@ -277,8 +277,7 @@ def test_a_malformed_request_is_refused_without_harm(path, caplog):
             with ask_to_look(path, 1, model_id="other") as connection:
                 assert (await heard(connection)).code == "model_changed"
             assert values(await client.look([frame(3)])) == [[3]]
-            assert "refused a request" in caplog.text
-            caplog.clear()  # its records hold the errors, and they what was sent
+            assert caplog.text.count("refused a request") == 8
             await until(lambda: descriptors() == before)
 
     play(scenario)

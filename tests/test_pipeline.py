@@ -154,6 +154,83 @@ def test_scans_at_once_do_not_mix(scanner):
     assert [verdict.media.sha256 for verdict in together] == [verdict.media.sha256 for verdict in alone]
 
 
+# ---------------------------------------------------------------- models and memories of others
+
+
+class Notebook:
+    """A memory that writes down what it is asked and told; it knows what it is given."""
+
+    def __init__(self, known=None, known_decoded=None):
+        self.known, self.known_decoded, self.calls = known, known_decoded, []
+
+    async def expected(self, source):
+        self.calls.append(("expected", source))
+
+    async def recall(self, fetched):
+        self.calls.append(("recall", fetched.sha256))
+        return self.known
+
+    async def recall_decoded(self, fetched, decoded):
+        self.calls.append(("recall_decoded", fetched.sha256, len(decoded.frames)))
+        return self.known_decoded
+
+    async def remember(self, fetched, decoded, verdict):
+        self.calls.append(("remember", fetched.sha256, len(decoded.frames), verdict))
+
+
+def scan_with(scanner, memory, **wishes):
+    with Scanner(scanner.settings, model=scanner.model, memory=memory) as remembering:
+        return asyncio.run(remembering.scan(str(PORTRAIT), **wishes))
+
+
+def test_a_memory_is_asked_before_and_after_the_decoding_and_told_the_verdict(scanner):
+    told, memory = [], Notebook()
+    verdict = scan_with(scanner, memory, progress=lambda stage, _done: told.append(stage)).outcome.verdict
+    digest = verdict.media.sha256
+    assert memory.calls[:2] == [("expected", str(PORTRAIT)), ("recall", digest)]
+    assert memory.calls[2:] == [("recall_decoded", digest, 1), ("remember", digest, 1, verdict)]
+    assert list(dict.fromkeys(told)) == list(STAGES)
+    assert set(verdict.timings_s) == set(STAGES)
+
+
+def test_what_is_recalled_is_not_judged_again(scanner):
+    known = scanner.scan_blocking(str(PORTRAIT)).outcome.verdict
+    exact, decoded = Notebook(known=known), Notebook(known_decoded=known)
+    assert scan_with(scanner, exact).outcome.verdict is known
+    assert scan_with(scanner, decoded).outcome.verdict is known
+    assert [name for name, *_ in exact.calls] == ["expected", "recall"]
+    assert [name for name, *_ in decoded.calls] == ["expected", "recall", "recall_decoded"]
+
+
+def test_a_rescan_asks_no_memory_and_is_remembered(scanner):
+    memory = Notebook(known=scanner.scan_blocking(str(PORTRAIT)).outcome.verdict)
+    scan_with(scanner, memory, rescan=True)
+    assert [name for name, *_ in memory.calls] == ["remember"]
+
+
+def test_a_report_on_a_recalled_verdict_has_its_frames_unless_they_are_of_another_size(scanner):
+    known = scanner.scan_blocking(str(PORTRAIT)).outcome.verdict
+    larger = msgspec.structs.replace(known, frames=(msgspec.structs.replace(known.frames[0], width=999),))
+    assert len(scan_with(scanner, Notebook(known=known), keep_frames=True).frames) == 1
+    assert scan_with(scanner, Notebook(known_decoded=larger), keep_frames=True).frames == ()
+
+
+def test_a_given_model_is_asked_in_the_name_of_who_waits_and_stays_open(scanner):
+    class Model:
+        info, calibration = scanner.model.info, scanner.model.calibration
+        asked = []  # noqa: RUF012 - one model, one list
+
+        async def look(self, frames, *, urgent=True):
+            self.asked.append(urgent)
+            return [[] for _ in frames]
+
+    for urgent in (True, False):
+        with Scanner(scanner.settings, model=Model()) as bulk:
+            verdict = asyncio.run(bulk.scan(str(PORTRAIT), urgent=urgent)).outcome.verdict
+        assert verdict.label is Label.NO_FACE
+    assert Model.asked == [True, False]
+
+
 # ---------------------------------------------------------------- failures are values
 
 
