@@ -35,7 +35,10 @@ TEXTS = [
 FILE_LINES = 400
 TEST_FILE_LINES = 600  # a list, not a story
 FUNCTION_LINES = 60
-MAY_SWALLOW = {"scanner/pipeline.py"}  # the pipeline's edge: a bug becomes an Outcome with code `internal`
+MAY_SWALLOW = {  # where a bug becomes an answer: an Outcome with code `internal`, a 500 in the API's shape
+    "scanner/pipeline.py",
+    "api/middleware.py",
+}
 HOMES = {  # a heavy library is named in one file, so that replacing it is one change
     "av": {"scanner/decode.py", "scanner/video.py", "scanner/training/clips.py"},
     "jinja2": {"scanner/report.py"},
@@ -84,7 +87,7 @@ def swallows_all(node: ast.AST) -> bool:
     return bool(takes_all) and not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None)
 
 
-def test_only_the_pipelines_edge_swallows_everything() -> None:
+def test_only_the_two_edges_swallow_everything() -> None:
     assert {name_of(path) for path in SOURCES if any(map(swallows_all, ast.walk(tree_of(path))))} <= MAY_SWALLOW
 
 
