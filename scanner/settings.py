@@ -94,8 +94,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Host names, beside loopback's, under which the API may be called; any other Host is refused."""
     access: Literal["auto", "token", "open"] = "auto"
     """Who may call: auto = this machine without a token, nobody else; token = only with one; open = everyone."""
-    extension_ids: tuple[str, ...] = ()
-    """Browser extensions that may call the API: ids as in chrome-extension://ID or moz-extension://ID."""
+    extension_ids: tuple[str, ...] = ("faamboekkmeaklkmgfifkmoenfajpmck",)
+    """Browser extensions that may call the API without a token: ids as in chrome-extension://ID."""
     submits_per_min: Positive = 60
     """Scans that one token may submit per minute."""
     lookups_per_min: Positive = 600

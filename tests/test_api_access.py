@@ -95,6 +95,18 @@ def test_a_strangers_page_changes_nothing_and_reads_nothing(serve, headers):
     serve(test, extension_ids=(EXTENSION,))
 
 
+def test_an_extension_that_is_not_listed_needs_a_token_that_is_good(serve):
+    async def test(api):
+        origin = {"Origin": "moz-extension://0b1cd5cb-0000-4000-8000-000000000000"}
+        good, bad = await api.token("submit"), {"Authorization": "Bearer lae_no"}
+        for headers, status in ((origin | good, 202), (origin | bad, 401), (origin, 403)):
+            assert (await api.ask("POST", "/v1/scans", json={"url": URL}, headers=headers))[0] == status
+        page = {"Origin": "https://evil.test"} | good
+        assert (await api.ask("POST", "/v1/scans", json={"url": URL}, headers=page))[0] == 403
+
+    serve(test)
+
+
 def test_our_own_page_and_listed_extensions_may_call(serve):
     async def test(api):
         own = {"Origin": api.url, "Sec-Fetch-Site": "same-origin"}

@@ -1,0 +1,349 @@
+"""The extension in a real Chromium, against the whole service with a real engine: right-click, check, know.
+
+The model has random weights: what is tested is that the page tells what the service says, not what it says.
+"""
+
+import base64
+import io
+import json
+
+import pytest
+from browsing import MEDIA, Site, browsing
+from landscapes import photos
+from models import talking_head
+from PIL import Image
+from serving import Service, free_port, split_checkpoint
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("service")
+    weights, (real, forged) = split_checkpoint(folder, MEDIA / "london_1.jpg", MEDIA / "example_inpaint.jpg")
+    running = Service(folder, weights)
+    running.real, running.forged = real.read_bytes(), forged.read_bytes()
+    try:
+        running.wait()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def site(service):
+    new = Site()
+    with new.serving():
+        new.put("/forged.jpg", service.forged, "image/jpeg")
+        new.put("/real.jpg", service.real, "image/jpeg")
+        yield new
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory, service):
+    with browsing(tmp_path_factory.mktemp("browser")) as running:
+        running.settings(server=service.url)
+        yield running
+
+
+@pytest.fixture
+def page(browser, site):
+    """A page with the forged picture; closed afterwards."""
+    one = browser.open(site.page("/news.html", "<h1>News</h1><img src=/forged.jpg width=420>"))
+    yield one
+    one.close()
+
+
+def newest(browser):
+    return browser.checks()[0]
+
+
+def test_a_forged_picture_is_told_in_place_with_its_evidence_over_it(browser, page):
+    inside = browser.choose_image(page)
+    assert inside.until("host.shadow.querySelector('.badge .words').innerText") == "Checking"
+    assert inside.state("manipulated", "failed", "offline") == "manipulated"
+    inside.click(".badge")
+    assert inside.text("h2") == "Signs of manipulation"
+    assert "evidence of manipulation" in inside.text(".reason")
+    assert inside.run("host.shadow.querySelector('.gauge').getAttribute('aria-label')").startswith("Score")
+    plain = page.locator("img").screenshot()
+    inside.click(".switch")
+    inside.until(
+        "host.shadow.querySelector('.overlay')?.hidden === false && host.shadow.querySelector('.box') !== null"
+    )
+    assert page.locator("img").screenshot() != plain
+    box, image = (
+        inside.run(f"(() => {{ const r = {what}.getBoundingClientRect(); return [r.x, r.y, r.right, r.bottom] }})()")
+        for what in ("host.shadow.querySelector('.box')", "dom.all('img')[0]")
+    )
+    assert image[0] < box[0] < box[2] < image[2]
+    assert image[1] < box[1] < box[3] < image[3]
+    painted = "[...host.shadow.querySelector('.overlay canvas').getContext('2d').getImageData(0, 0, 420, 420).data].some(Boolean)"
+    assert inside.run(painted)
+    page.keyboard.press("Escape")
+    assert inside.run("host.shadow.querySelector('.panel') === null")
+    assert inside.run("host.shadow.activeElement?.className") == "badge", "focus goes back to where the panel came from"
+
+
+def test_an_authentic_picture_shows_no_heat(browser, site):
+    page = browser.open(site.page("/real.html", "<img src=/real.jpg width=300>"))
+    inside = browser.choose_image(page)
+    assert inside.state("authentic", "failed", "manipulated", "inconclusive") == "authentic"
+    inside.click(".badge")
+    inside.click(".switch")
+    inside.until("host.shadow.querySelector('.box.is-authentic') !== null")
+    assert not inside.run(
+        "[...host.shadow.querySelector('.overlay canvas').getContext('2d').getImageData(0, 0, 300, 300).data].some(Boolean)"
+    )
+    page.close()
+
+
+def test_a_picture_without_a_face_gets_no_number(browser, site):
+    hills = io.BytesIO()
+    Image.fromarray(photos()[0].canvas).save(hills, "png")
+    site.put("/hills.png", hills.getvalue(), "image/png")
+    page = browser.open(site.page("/hills.html", "<img src=/hills.png width=300>"))
+    inside = browser.choose_image(page)
+    assert inside.state("no_face", "failed", "inconclusive") == "no_face"
+    inside.click(".badge")
+    assert inside.run("host.shadow.querySelector('.gauge') === null")
+    page.close()
+
+
+def test_the_second_click_is_answered_from_memory_at_once(browser, page):
+    browser.choose_image(page).state("manipulated")
+    inside = browser.choose_image(page)
+    inside.until("host.shadow.querySelectorAll('.reach').length === 1")
+    assert inside.state("manipulated")
+    inside.click(".badge")
+    assert "already checked" in inside.text(".panel")
+    check = newest(browser)
+    assert check["outcome"]["verdict"]["cache"]["kind"] == "exact"
+
+
+def test_a_server_that_is_away_is_told_with_what_to_do(browser, page, service):
+    browser.settings(server=f"http://127.0.0.1:{free_port()}")
+    try:
+        inside = browser.choose_image(page)
+        assert inside.state("offline", "failed", "manipulated") == "offline"
+        inside.click(".badge")
+        assert "laescan serve" in inside.text(".advice")
+    finally:
+        browser.settings(server=service.url)
+    inside.click("footer button", "Check again")
+    assert inside.state("manipulated", "failed") == "manipulated", "the badge goes on where it was"
+
+
+def test_a_link_to_nothing_says_so(browser, site):
+    page = browser.open(site.page("/link.html", f"<p>Read <a href={site.url}/lost.jpg>this picture</a>.</p>"))
+    page.hover("a")
+    inside = browser.choose(page, linkUrl=f"{site.url}/lost.jpg")
+    assert inside.state("failed", "manipulated") == "failed"
+    inside.click(".badge")
+    assert "404" in inside.text(".reason")
+    assert inside.run("host.shadow.querySelector('.consent') === null"), "the page does not show what the link leads to"
+    page.close()
+
+
+def test_a_link_to_a_picture_is_checked(browser, site):
+    page = browser.open(site.page("/good-link.html", "<a href=/forged.jpg>a picture</a>"))
+    page.hover("a")
+    assert browser.choose(page, linkUrl=f"{site.url}/forged.jpg").state("manipulated", "failed") == "manipulated"
+    page.close()
+
+
+def test_a_selected_address_is_checked_also_where_it_was_made_harmless(browser, site):
+    page = browser.open(site.page("/text.html", "<p>Look at it</p>"))
+    inside = browser.choose(page, selectionText=f"see {site.url.replace('http', 'hxxp')}/forged[.]jpg, please")
+    assert inside.state("manipulated", "failed") == "manipulated"
+    page.close()
+
+
+def test_of_a_srcset_the_largest_picture_of_the_same_kind_is_checked(browser, site, service):
+    site.put("/large.jpg", service.forged, "image/jpeg")
+    body = '<picture><source media="(min-width: 9000px)" srcset="/real.jpg 4000w"><img src=/forged.jpg srcset="/forged.jpg 352w, /large.jpg 2000w" sizes=200px width=200></picture>'
+    page = browser.open(site.page("/set.html", body))
+    assert page.eval_on_selector("img", "e => e.currentSrc").endswith("/forged.jpg")
+    assert browser.choose_image(page).state("manipulated", "failed") == "manipulated"
+    assert newest(browser)["source"]["url"] == f"{site.url}/large.jpg"
+    page.close()
+
+
+def test_a_background_picture_under_a_transparent_layer_is_found(browser, site):
+    body = "<div style='position:relative;width:400px;height:300px;background:url(/forged.jpg) center/cover'><div id=glass style='position:absolute;inset:0'></div></div>"
+    page = browser.open(site.page("/background.html", body))
+    page.hover("#glass")
+    inside = browser.choose(page)
+    assert inside.state("manipulated", "failed") == "manipulated"
+    inside.click(".badge")
+    inside.click(".switch")
+    inside.until("host.shadow.querySelector('.box') !== null")
+    page.close()
+
+
+def test_a_data_picture_is_sent_only_after_consent(browser, site, service):
+    data = "data:image/jpeg;base64," + base64.b64encode(service.real).decode()
+    page = browser.open(site.page("/data.html", f"<img src={data} width=300>"))
+    inside = browser.choose_image(page)
+    assert inside.state("consent", "failed", "authentic") == "consent"
+    assert "Send it to 127.0.0.1" in inside.text(".consent")
+    assert newest(browser)["sent"] is None
+    inside.click(".consent button", "Send once")
+    assert inside.state("authentic", "failed") == "authentic"
+    assert newest(browser)["sent"] == "bytes"
+    page.close()
+
+
+def test_no_means_no(browser, site, service):
+    data = "data:image/jpeg;base64," + base64.b64encode(service.real).decode()
+    page = browser.open(site.page("/no.html", f"<img src={data} width=300>"))
+    inside = browser.choose_image(page)
+    inside.click(".consent button", "No")
+    assert inside.state("failed", "authentic") == "failed"
+    assert "Nothing was sent" in inside.text(".reason")
+    page.close()
+
+
+def test_what_the_server_may_not_fetch_the_browser_may_send_for_a_whole_site(browser, site, service):
+    site.put("/private.jpg", service.forged, "image/jpeg")
+    page = browser.open(site.page("/private.html", "<img src=/private.jpg width=300>"))
+    site.put("/private.jpg", b"log in first", "text/plain", status=403)
+    inside = browser.choose_image(page)
+    assert inside.state("failed", "manipulated") == "failed"
+    inside.click(".badge")
+    inside.click(".consent button", "Always on")
+    assert inside.state("manipulated", "failed") == "manipulated"
+    site.put("/private2.jpg", service.forged, "image/jpeg")
+    page.goto(site.page("/private2.html", "<img src=/private2.jpg width=300>"))
+    site.put("/private2.jpg", b"log in first", "text/plain", status=403)
+    assert browser.choose_image(page).state("manipulated", "consent") == "manipulated", (
+        "this site needs no second consent"
+    )
+    browser.settings(uploadSites=[])
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return talking_head(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+def test_a_video_has_a_timeline_that_seeks_the_pages_player(browser, site, clip):
+    site.put("/clip.mp4", clip, "video/mp4")
+    page = browser.open(site.page("/video.html", "<video src=/clip.mp4 width=384 muted></video>"))
+    page.wait_for_function("document.querySelector('video').readyState >= 2")
+    page.hover("video")
+    inside = browser.choose(page, mediaType="video", srcUrl=f"{site.url}/clip.mp4")
+    assert inside.state("manipulated", "authentic", "inconclusive", "failed") != "failed"
+    inside.click(".badge")
+    points = inside.run("host.shadow.querySelectorAll('.point').length")
+    assert points == len(newest(browser)["outcome"]["verdict"]["frames"]) > 3
+    last = newest(browser)["outcome"]["verdict"]["frames"][-1]["time_s"]
+    inside.click(".point")
+    page.wait_for_function("t => Math.abs(document.querySelector('video').currentTime - t) < 0.01", arg=last)
+    inside.click(".switch")
+    inside.until("host.shadow.querySelector('.overlay .box') !== null")
+    page.close()
+
+
+def test_a_player_that_hides_its_file_offers_the_page_then_the_frame(browser, site, clip):
+    site.put("/clip.mp4", clip, "video/mp4")
+    script = "fetch('/clip.mp4').then(r => r.arrayBuffer()).then(b => { const m = new MediaSource(); document.querySelector('video').src = URL.createObjectURL(new Blob([b], {type: 'video/mp4'})) })"
+    page = browser.open(site.page("/player.html", f"<video width=384 muted></video><script>{script}</script>"))
+    page.wait_for_function("document.querySelector('video').readyState >= 2")
+    page.hover("video")
+    inside = browser.choose(page, mediaType="video", srcUrl=page.eval_on_selector("video", "e => e.currentSrc"))
+    assert inside.state("failed", "manipulated", "authentic", "inconclusive") == "failed", (
+        "yt-dlp finds nothing on that page"
+    )
+    inside.click(".badge")
+    assert "the page itself was checked" in inside.text(".notes")
+    inside.click(".consent button", "Send once")
+    assert inside.state("failed", "manipulated", "authentic", "inconclusive") != "failed"
+    assert newest(browser)["sent"] == "bytes", "a blob: of the page's own can be read whole"
+    page.close()
+
+
+def test_a_stopped_worker_goes_on_where_it_was(browser, site, service):
+    site.put("/slow.jpg", service.forged, "image/jpeg")
+    page = browser.open(site.page("/slow.html", "<img src=/slow.jpg width=300>"))
+    site.slow_s["/slow.jpg"] = 4.0
+    inside = browser.choose_image(page)
+    inside.until("/fetching|waiting/.test(host.shadow.querySelector('.stage').innerText)")
+    browser.stop_worker()
+    assert inside.state("manipulated", "failed", "offline") == "manipulated"
+    page.close()
+
+
+def test_a_restarted_server_goes_on_where_it_was(browser, site, service):
+    site.put("/slower.jpg", service.forged, "image/jpeg")
+    page = browser.open(site.page("/slower.html", "<img src=/slower.jpg width=300>"))
+    site.slow_s["/slower.jpg"] = 4.0
+    inside = browser.choose_image(page)
+    inside.until("/fetching|waiting/.test(host.shadow.querySelector('.stage').innerText)")
+    service.kill_api()
+    assert inside.state("manipulated", "failed", "offline") == "manipulated"
+    page.close()
+
+
+HOSTILE = """
+<style>* { all: unset !important; display: none !important; font-size: 90px !important; transition: all 9s !important }
+img { display: block !important; width: 300px !important; height: 300px !important } html, body { display: block !important }</style>
+<img src=/forged.jpg id=real>
+<form name=documentElement></form><img name=createElement><img name=querySelectorAll><img name=createElementNS>
+<script>
+  const heard = [];
+  Element.prototype.attachShadow = function (options) { heard.push('attachShadow'); return null };
+  for (const name of ['append', 'querySelector', 'getBoundingClientRect']) Element.prototype[name] = function () { heard.push(name) };
+  Document.prototype.createElementNS = () => { heard.push('createElementNS') };
+  window.chrome = { runtime: { sendMessage: () => heard.push('chrome') } };
+  addEventListener('message', (event) => heard.push(event.data), true);
+  for (let i = 0; i < 300; i += 1) postMessage({ type: 'show', id: 'forged', click: { src: 'x' }, theme: 'dark' }, '*');
+  for (let i = 0; i < 5000; i += 1) document.body.insertAdjacentHTML('beforeend', '<img width=1 height=1 src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">');
+</script>
+"""
+
+
+def test_a_hostile_page_neither_breaks_it_nor_learns_anything(browser, site):
+    browser.settings(token="")
+    policy = "sandbox allow-scripts; default-src 'unsafe-inline' 'self' data:"
+    page = browser.open(site.page("/hostile.html", HOSTILE, Content_Security_Policy=policy))
+    inside = browser.choose(page, mediaType="image", srcUrl=f"{site.url}/forged.jpg")
+    assert inside.state("manipulated", "failed", "offline") == "manipulated"
+    box = inside.run(
+        "(() => { const r = host.shadow.querySelector('.badge').getBoundingClientRect(); return [r.width, r.height] })()"
+    )
+    assert 100 < box[0] < 240
+    assert 30 < box[1] < 60
+    inside.click(".badge")
+    assert inside.text("h2") == "Signs of manipulation"
+    assert inside.run("getComputedStyle(host.shadow.querySelector('h2')).fontSize") == "19px"
+    learnt = page.evaluate("""() => {
+      const hosts = [...document.documentElement.children].filter((e) => !['HEAD', 'BODY'].includes(e.tagName));
+      return JSON.stringify({ roots: hosts.map((e) => e.shadowRoot), html: hosts.map((e) => e.outerHTML), heard,
+        globals: Object.keys(window).filter((name) => /laescan|host|badge|verdict/i.test(name)) });
+    }""")
+    told = json.loads(learnt)
+    assert told["roots"] == [None]
+    assert told["globals"] == []
+    assert set(map(str, told["heard"])) <= {
+        str({"type": "show", "id": "forged", "click": {"src": "x"}, "theme": "dark"})
+    }
+    assert "anipulat" not in learnt
+    page.close()
+
+
+def test_all_states_answer_to_the_pointer_on_the_same_area(browser, site):
+    sizes = set()
+    for path in ("/news.html", "/real.html", "/hills.html"):
+        page = browser.open(site.url + path)
+        inside = browser.choose_image(page)
+        inside.state("manipulated", "authentic", "no_face")
+        inside.click(".badge")
+        sizes.add(
+            str(
+                inside.run(
+                    "['.reach', '.stage-area'].map((s) => { const r = host.shadow.querySelector(s).getBoundingClientRect(); return [r.width, r.height] })"
+                )
+            )
+        )
+        page.close()
+    assert len(sizes) == 1, "a page can ask what covers a pixel, and would learn the verdict from the size"
