@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 MAX_STRUCTURE = 0.12
 """1 - SSIM of the luma, 16-px windows: form."""
-MAX_LUMA = 5.0
+MAX_LUMA = 3.5
 """Grey levels between the means of 8-px windows: what a patch of other pixels changes first."""
 MAX_CHROMA = 5.0
 """The same of Cb and Cr, 16-px windows: make-up, hair, skin. JPEG thins colours out, so the windows are larger."""
