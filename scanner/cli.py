@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scanner import serve
+from scanner import bulk_cli, serve, training_cli
 from scanner.contract import Label, Outcome
 from scanner.errors import EngineError
 from scanner.folders import scratch_folder, sweep_scratch
@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _token(given)
         if given.command == "engine":
             return _engine(given)
-        if given.command in {"serve", "worker"}:
-            return serve.run(given)
+        if given.command in {"serve", "worker", "bulk"}:
+            return (bulk_cli.run_command if given.command == "bulk" else serve.run)(given)
         return int(_scan(given) if given.command == "scan" else _doctor(json=given.json))
     except SettingsError as error:
         print(f"laescan: {error}", file=sys.stderr)
@@ -148,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     annotate.add_argument("--no-browser", action="store_true", help="only print the address")
     serve.add_commands(commands)
     _add_engine(commands)
-    _add_training(commands)
+    training_cli.add_commands(commands)
+    bulk_cli.add_command(commands)
     _add_token(commands)
     return parser
 
@@ -176,35 +177,6 @@ def _add_engine(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     engine.add_argument("--socket", type=Path, metavar="PATH", help="where to answer (default: LAESCAN_ENGINE_SOCKET)")
     engine.add_argument("--status", action="store_true", help="ask the one that runs how it is; JSON")
-
-
-def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    train = commands.add_parser(
-        "train",
-        help="train the detector and its peers by the paper's protocol, and report",
-        description="Two stages with active selection, over arms and seeds. Give the same command again to go on.",
-        epilog="Exit codes: 0 done, 2 the command is wrong, 3 masks are to be drawn first (`laescan annotate`).",
-    )
-    train.add_argument("--task", required=True, choices=("face-swap", "attributes", "inpainting"))
-    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs and report; resumed when there")
-    train.add_argument("--data", type=Path, metavar="PATH", help="FaceForensics++, Celeb-DF-v2, DFDC, pairs or holes")
-    train.add_argument("--pictures", type=Path, metavar="PATH", help="instead of --data: photographs to forge from")
-    train.add_argument("--seen", action="append", metavar="FAMILY", help="trained on; may be repeated")
-    train.add_argument("--unseen", action="append", metavar="FAMILY", help="only measured; may be repeated")
-    train.add_argument("--arms", metavar="A,B", help="what to compare; `all` for every ablation (default: the claims)")
-    train.add_argument("--seeds", type=int, metavar="N", help="repetitions (default: 3)")
-    train.add_argument("--masks", choices=("automatic", "human"), default="automatic", help="of selected candidates")
-    train.add_argument(
-        "--vgg", type=Path, metavar="FILE", help="VGG-16 weights for the perceptual loss (else weight 0)"
-    )
-    train.add_argument("--scale", choices=("night", "paper"), default="night", help="two cores a night, or a GPU")
-    train.add_argument("--smoke", action="store_true", help="all of it, tiny: does it run?")
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="measure what `laescan train` has finished",
-        description="Write report.html, report.md and report.json anew from every finished arm and seed.",
-    )
-    evaluate.add_argument("folder", type=Path, metavar="DIR", help="as given to `laescan train --out`")
 
 
 def _settings(frames: int | None) -> Settings:

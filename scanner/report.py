@@ -102,7 +102,7 @@ def write_report(items: Sequence[ReportItem], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     cards = [_card(number, item, folder) for number, item in enumerate(items, start=1)]
     counts = [(state, sum(card.state == state for card in cards), words) for state, words in COUNTED.items()]
-    page = _template().render(
+    page = template("report.html.j2").render(
         cards=cards,
         counts=[row for row in counts if row[1]],
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -114,11 +114,12 @@ def write_report(items: Sequence[ReportItem], folder: Path) -> Path:
     return path
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of ours; whatever is put into it is escaped."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(resources.files("scanner").joinpath("report.html.j2").read_text("utf-8"))
+    return environment.from_string(resources.files("scanner").joinpath(name).read_text("utf-8"))
 
 
 def _card(number: int, item: ReportItem, folder: Path) -> Card:

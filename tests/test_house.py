@@ -136,7 +136,7 @@ def closure(requirements: Iterator[Requirement]) -> set[str]:
 def test_what_is_imported_is_declared_and_the_reverse() -> None:
     providers = metadata.packages_distributions()
     used = {canonicalize_name(providers[name][0]) for path in SOURCES for name in third_party(path)}
-    assert used | TAKEN_BY_OTHERS == {canonicalize_name(r.name) for r in required({"cpu"})}
+    assert used | TAKEN_BY_OTHERS == {canonicalize_name(r.name) for r in required({"cpu", "bulk"})}
 
 
 def test_constraints_pin_exactly_what_is_installed_for_us() -> None:

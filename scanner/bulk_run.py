@@ -1,0 +1,285 @@
+"""A plan in, its output and a summary out: in this process, from fetching to the engine.
+
+    fetchers (event loop) -> files -> jails (threads) -> engine (its process), with room for a few pictures as pixels
+
+One reason: the slowest of the three decides how fast a list is done, as long as the others are never waited for, and
+memory stays flat because what waits between them waits as files.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from scanner.bulk import Book, Plan, Summary, bind_model, fingerprint, prepare, reopen, summary_of
+from scanner.bulk_memory import RunMemory
+from scanner.contract import Outcome
+from scanner.dispatch import Dispatch, Item, Scan
+from scanner.journal import Journal
+from scanner.lists import Opened, open_list
+from scanner.memory import Memory
+from scanner.model import Model
+from scanner.own_engine import engine_for
+from scanner.pipeline import Progress, Scanner
+from scanner.rows import Output, Result, open_output, result_of
+from scanner.settings import Settings
+from scanner.web import Web
+
+if TYPE_CHECKING:
+    from scanner.bulk_report import Gallery
+
+log = logging.getLogger(__name__)
+
+DRAIN_S: Final = 10.0
+"""After Ctrl-C, for scans that are under way."""
+_THREADS: Final = 64
+_JUDGING: Final = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
+
+Watch = Callable[["Running"], contextlib.AbstractAsyncContextManager[None]]
+"""Shows how it goes while the block runs."""
+Further = Callable[[str], Memory]
+"""A memory beyond this run, for a model_id."""
+
+
+class Running:
+    """What a progress bar looks at."""
+
+    def __init__(self, book: Book, dispatch: Dispatch, total: int | None) -> None:
+        self.book, self.dispatch, self.total = book, dispatch, total
+        self.begun_s = time.monotonic()
+        self.interrupted = False
+
+
+async def run(
+    plan: Plan,
+    settings: Settings,
+    *,
+    model: Model | None = None,
+    watch: Watch | None = None,
+    say: Callable[[str], None] = lambda _words: None,
+    further: Further | None = None,
+) -> Summary:
+    """Scan a list in this process; without a `model` the engine of this machine judges, or one of our own.
+
+    Raises ListError, OutputError, EngineError, NoJail; asyncio.CancelledError after Ctrl-C, when all is written.
+    """
+    begun_s = time.monotonic()
+    with Journal(plan.journal) as journal:
+        prepare(plan, journal)
+        ready = _finished(plan, settings, journal)
+        if ready is not None:
+            return ready
+        reopen(plan, journal)
+        opened = open_list(plan.source, column=plan.column, form=plan.form)
+        for remark in opened.remarks:
+            say(remark)
+        output = open_output(plan.out, opened.columns)
+        with contextlib.closing(output):
+            desk = _Desk(
+                journal=journal,
+                opened=opened,
+                output=output,
+                begun_s=begun_s,
+                say=say,
+                watch=watch,
+                further=further,
+            )
+            return await _run(plan, settings, desk, model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Desk:
+    """What one run works with."""
+
+    journal: Journal
+    opened: Opened
+    output: Output
+    begun_s: float
+    say: Callable[[str], None]
+    watch: Watch | None
+    further: Further | None
+
+
+async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None) -> Summary:
+    before = desk.journal.count_rows()
+    book = Book(desk.opened, desk.journal, desk.output)
+    async with _judge(settings, given) as model:
+        remark = bind_model(plan, desk.journal, scope(model.info.model_id, settings))
+        if remark:
+            desk.say(remark)
+        gallery = _gallery(plan, desk.journal)
+        further = desk.further(model.info.model_id) if desk.further else None
+        memory = RunMemory(
+            book.known_bytes, draws=gallery.draw if gallery else None, with_hash=plan.with_hash, further=further
+        )
+        async with scanning(settings, model, memory, book) as scan:
+            dispatch = Dispatch(book, scan, policy=plan.policy, patience=plan.patience, unlimited=own_network(settings))
+            running = Running(book, dispatch, None)
+            async with (desk.watch or _unwatched)(running):
+                await until_done(running)
+    finished = not running.interrupted
+    if finished:
+        await book.close_list()
+        marks = {"model_file": _model_file(settings), "finished": fingerprint(plan.source) or ""}
+        desk.journal.set_facts(**marks)
+    new_rows = desk.journal.count_rows() - before
+    seconds = time.monotonic() - desk.begun_s
+    if plan.report:
+        from scanner.bulk_report import write_report  # noqa: PLC0415 - Jinja2, when it is asked for
+
+        await asyncio.to_thread(write_report, plan.report, desk.journal, plan, gallery)
+    return summary_of(plan, desk.journal, seconds=seconds, new_rows=new_rows, finished=finished)
+
+
+async def until_done(running: Running) -> None:
+    """Dispatch and write until the list is done, or until a signal has been heard and what is in flight has landed."""
+    book, dispatch = running.book, running.dispatch
+    loop = asyncio.get_running_loop()
+    writing = asyncio.create_task(book.keep_writing(), name="laescan-bulk-writing")
+    working = asyncio.create_task(dispatch.run(), name="laescan-bulk-dispatch")
+
+    def interrupt() -> None:
+        if running.interrupted:
+            working.cancel()
+        running.interrupted = True
+        dispatch.stop()
+        loop.call_later(DRAIN_S, working.cancel)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        await asyncio.wait((writing, working), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+            await writing  # raises why it ended
+        writing.cancel()
+        await asyncio.wait((writing,))
+        await book.flush()
+        if not working.cancelled():
+            working.result()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def scanning(settings: Settings, model: Model, memory: RunMemory, book: Book) -> AsyncIterator[Scan]:
+    """What scans one item, with everything that many scans share."""
+    _raise_file_limit()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "laescan-bulk"))
+    room = asyncio.Semaphore(2 * len(os.sched_getaffinity(0)) + 2)
+    async with Web(settings) as web:
+        with Scanner(settings, model=model, memory=memory, web=web, room=room) as scanner:
+
+            async def scan(item: Item, progress: Progress) -> tuple[Outcome, Result]:
+                begun_s = time.monotonic()
+                try:
+                    scanned = await scanner.scan(item.entry.source, progress=progress, urgent=False)
+                    learned, attempts = memory.peek(), item.attempts + 1
+                    took_s = time.monotonic() - begun_s
+                    phash = learned.perceptual_hash if learned else None
+                    result = result_of(scanned.outcome, attempts=attempts, total_s=took_s, phash=phash)
+                    if learned is not None and learned.copied is not None:
+                        result = _copy(learned.copied, result)
+                    book.learn(result)
+                    return scanned.outcome, result
+                finally:
+                    memory.take()
+
+            yield scan
+
+    # the default executor is the loop's to shut down
+
+
+def _copy(known: Result, fresh: Result) -> Result:
+    """The result of equal bytes, as that of this source."""
+    return msgspec.structs.replace(
+        known,
+        cache="exact",
+        attempts=fresh.attempts,
+        fetch_s=fresh.fetch_s,
+        decode_s=None,
+        score_s=None,
+        total_s=fresh.total_s,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _judge(settings: Settings, given: Model | None) -> AsyncIterator[Model]:
+    if given is not None:
+        yield given
+        return
+    async with engine_for(settings) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def _unwatched(_running: Running) -> AsyncIterator[None]:
+    yield
+
+
+def _gallery(plan: Plan, journal: Journal) -> "Gallery | None":
+    if plan.report is None:
+        return None
+    from scanner.bulk_report import Gallery  # noqa: PLC0415 - Pillow and OpenCV, when it is asked for
+
+    return Gallery(plan.report, journal)
+
+
+def scope(model_id: str, settings: Settings) -> str:
+    """Who judges, and with which settings that decide what is seen."""
+    usual = Settings()
+    changed = [name for name in _JUDGING if getattr(settings, name) != getattr(usual, name)]
+    return ",".join([model_id, *(f"{name}={getattr(settings, name)}" for name in changed)])
+
+
+def own_network(settings: Settings) -> Callable[[str], bool]:
+    """Whether a host is an address that the operator has opened: it is theirs, and needs no rate."""
+    networks = [ip_network(text) for text in settings.allow_networks]
+
+    def is_own(host: str) -> bool:
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        try:
+            address = ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return any(address in network for network in networks)
+
+    return is_own
+
+
+def _finished(plan: Plan, settings: Settings, journal: Journal) -> Summary | None:
+    """The summary, when this very list was done by this very model; nothing is loaded to find out."""
+    done = journal.fact("finished")
+    if not done or done != fingerprint(plan.source) or journal.fact("model_file") != _model_file(settings):
+        return None
+    return summary_of(plan, journal, seconds=0.0, new_rows=0, finished=True)
+
+
+def _model_file(settings: Settings) -> str:
+    """The checkpoint as it lies there."""
+    from importlib import resources  # noqa: PLC0415 - only here
+
+    path = settings.weights or str(resources.files("scanner").joinpath("weights", "face.safetensors"))
+    try:
+        status = os.stat(path)  # noqa: PTH116 - one call
+    except OSError:
+        return scope(path, settings)
+    return scope(f"{path} {status.st_size} {status.st_mtime_ns}", settings)
+
+
+def _raise_file_limit() -> None:
+    """A fetch holds a socket and a few files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
