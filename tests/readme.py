@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from scanner import errors, settings
@@ -18,6 +19,7 @@ from scanner.training.metrics import interval
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 WIDTH = 100  # of --help, in characters
+COMMANDS = ("scan", "bulk", "serve", "worker", "engine", "token create", "doctor", "annotate")
 
 
 def as_variable(value: object) -> str:
@@ -93,9 +95,7 @@ PARTS = {
     "settings": settings_table,
     "errors": errors_table,
     "help": command_help,
-    "help scan": lambda: command_help("scan"),
-    "help doctor": lambda: command_help("doctor"),
-    "help annotate": lambda: command_help("annotate"),
+    **{f"help {name}": partial(command_help, *name.split()) for name in COMMANDS},
 }
 
 
