@@ -10,7 +10,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -85,10 +85,10 @@ class Site:
 
 
 class Inside:
-    """What the extension shows in one page, seen from its own isolated world: the shadow root is closed to all others."""
+    """What the extension shows in one page, seen from its own world: the shadow root is closed to all others."""
 
-    def __init__(self, page: Page) -> None:
-        self.page = page
+    def __init__(self, page: Page, told: Callable[[], object]) -> None:
+        self.page, self._told = page, told
         self._cdp = page.context.new_cdp_session(page)
         self._worlds: list[dict] = []
         self._cdp.on("Runtime.executionContextCreated", lambda event: self._worlds.append(event["context"]))
@@ -118,11 +118,15 @@ class Inside:
         msg = f"not in {patience_s:.0f} s: {script}; shown: {shown}"
         raise AssertionError(msg)
 
-    def state(self, *states: str) -> str:
-        """Wait until the newest badge is in one of these states; which one."""
-        quoted = json.dumps(list(states))
+    def answer(self) -> str:
+        """Wait until the newest badge says something else than that it is busy; its state."""
         newest = "[...host.shadow.querySelectorAll('.reach')].at(-1)?.className.split('is-')[1]"
-        return str(self.until(f"{quoted}.includes({newest}) && {newest}"))
+        return str(self.until(f"{newest} !== 'checking' && {newest}"))
+
+    def expect(self, state: str) -> None:
+        """Wait for an answer, which must be this one."""
+        found = self.answer()
+        assert found == state, self._told()
 
     def text(self, selector: str) -> str:
         return str(self.run(f"host.shadow.querySelector({selector!r})?.innerText ?? ''"))
@@ -172,7 +176,7 @@ class Browser:
 
     def choose(self, page: Page, **info: object) -> Inside:
         """Choose "Check deepfake" from the menu, as the browser reports it."""
-        inside = Inside(page)
+        inside = Inside(page, lambda: {**self.checks()[0], "thumb": None})
         self.worker.evaluate(
             """async ([url, info]) => {
               const tabs = await chrome.tabs.query({});
@@ -229,7 +233,7 @@ def browsing(folder: Path, *, dark: bool = False, language: str = "en") -> Itera
         context = playwright.chromium.launch_persistent_context(
             folder / "profile",
             executable_path=path,
-            headless=False,  # which means the old headless mode, that knows no extensions; the flag above is the new one
+            headless=False,  # Playwright's is the old mode, that knows no extensions; the flag is the new one
             args=flags,
             viewport={"width": 1100, "height": 760},
             color_scheme="dark" if dark else "light",

@@ -12,6 +12,8 @@ import { advance, again, begin, change, consent, publish, resume, upload, watchC
 /** @typedef {import('../shared/messages.js').Message} Message */
 /** @typedef {import('../shared/types.js').Check} Check */
 
+// Scripts in pages run in the page's process: they get what they are sent, not the token. Firefox keeps storage apart itself.
+chrome.storage.local.setAccessLevel?.({ accessLevel: 'TRUSTED_CONTEXTS' });
 chrome.runtime.onInstalled.addListener(installMenu);
 chrome.runtime.onStartup.addListener(() => {
   installMenu();

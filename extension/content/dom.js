@@ -30,6 +30,8 @@ var dom = (() => {
     root: () => getter('documentElement'),
     /** @param {number} x @param {number} y @returns {Element[]} */
     at: (x, y) => Document.prototype.elementsFromPoint.call(document, x, y),
+    /** Text with `code` in it as nodes. @param {string} text @returns {(Node | string)[]} */
+    coded: (text) => text.split('`').map((part, i) => (i % 2 ? fill(make.call(document, 'http://www.w3.org/1999/xhtml', 'code'), {}, [part]) : part)),
     /** The message in the browser's language. @param {string} name @param {(string | number)[]} [values] */
     say: (name, values) => chrome.i18n.getMessage(name, values?.map(String)),
   };

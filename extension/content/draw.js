@@ -11,13 +11,14 @@ var draw = (() => {
     failed: [['rect', { x: 4.5, y: 4.5, width: 23, height: 23, rx: 4 }], ['path', { d: 'm11.5 11.5 9 9m0-9-9 9' }]],
     offline: [['path', { d: 'M6 21a7 7 0 0 1 1.5-13.5A9 9 0 0 1 24.5 11 5.5 5.5 0 0 1 25 22' }], ['path', { d: 'm12 18.5 8 8m0-8-8 8' }]],
     consent: [['path', { d: 'M16 21V5M9.5 11.5 16 5l6.5 6.5' }], ['path', { d: 'M5 20v5.5A2.5 2.5 0 0 0 7.5 28h17a2.5 2.5 0 0 0 2.5-2.5V20' }]],
+    passed: [['path', { d: 'm6 17 7 7L26 9' }]],
     checking: [['circle', { class: 'track', cx: 16, cy: 16, r: 12 }], ['path', { class: 'turning', d: 'M16 4a12 12 0 0 1 12 12' }]],
   };
 
   /** @param {number} part 0..1 */
   const percent = (part) => `${(100 * part).toFixed(2)}%`;
 
-  /** @param {import('../shared/types.js').State} state @returns {SVGElement} */
+  /** @param {import('../shared/types.js').State | 'passed'} state @returns {SVGElement} */
   const mark = (state) =>
     dom.svg('svg', { class: `mark is-${state}`, viewBox: '0 0 32 32', 'aria-hidden': 'true' }, ...MARKS[state].map(([name, attributes]) => dom.svg(String(name), /** @type {any} */ (attributes))));
 

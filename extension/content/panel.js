@@ -19,13 +19,13 @@ var panel = (() => {
       dom.el('div', { class: 'body' },
         dom.el('p', { class: 'source' }, view.detail),
         view.reason && dom.el('p', { class: 'reason', lang: view.english ? 'en' : null }, view.reason),
-        view.advice && dom.el('p', { class: 'advice' }, view.advice),
+        view.advice && dom.el('p', { class: 'advice' }, ...dom.coded(view.advice)),
         view.remembered && dom.el('p', { class: 'soft' }, view.remembered),
         view.gauge && draw.scale(view.gauge),
         consent(view, acts),
+        toggle(view, acts),
         notes(view),
         strip && strip.element,
-        toggle(view, acts),
         faces(view, acts.element),
         facts(view)),
       actions(view, acts),
@@ -112,7 +112,7 @@ var panel = (() => {
     const copy = button('copy', async () => {
       await navigator.clipboard.writeText(/** @type {string} */ (view.link)).then(() => { copy.textContent = dom.say('copied'); }, () => {});
     });
-    const wrong = dom.el('button', { type: 'button', 'aria-pressed': String(view.disputed), click: () => send({ type: 'dispute', id, disputed: !view.disputed }) }, dom.say(view.disputed ? 'disputed' : 'dispute'));
+    const wrong = dom.el('button', { type: 'button', class: 'quiet', 'aria-pressed': String(view.disputed), click: () => send({ type: 'dispute', id, disputed: !view.disputed }) }, dom.say(view.disputed ? 'disputed' : 'dispute'));
     return dom.el(
       'footer', {},
       view.report && button('report', () => send({ type: 'open', id, what: 'report' }), 'primary'),
@@ -120,7 +120,7 @@ var panel = (() => {
       !view.busy && view.state !== 'consent' && button('again', () => send({ type: 'again', id }), view.report ? '' : 'primary'),
       view.link && copy,
       view.gauge && wrong,
-      button('remove', remove),
+      button('remove', remove, 'quiet'),
     );
   }
 

@@ -1,4 +1,4 @@
-"""The icon's SVG in, PNGs of the sizes that browsers ask for out, drawn by Debian's Chromium: `python extension/icons/draw.py`."""
+"""The icon's SVG in, PNGs of the sizes that browsers ask for out: `python extension/icons/draw.py`."""
 
 import sys
 from pathlib import Path

@@ -41,7 +41,7 @@ async function test(server, asking) {
     const line = dom.el('li', {}, draw.mark('checking'), say(name));
     list.append(line);
     const trouble = await run().then(() => null, (error) => error);
-    line.firstChild?.replaceWith(draw.mark(trouble ? 'failed' : 'authentic'));
+    line.firstChild?.replaceWith(draw.mark(trouble ? 'failed' : 'passed'));
     line.classList.toggle('bad', Boolean(trouble));
     if (trouble) return tell(...wordsFor(trouble, server));
   }
@@ -81,7 +81,7 @@ function wordsFor(error, server) {
 
 /** @param {...string} words */
 function tell(...words) {
-  byId('test').append(dom.el('div', { class: 'words' }, ...words.map((text) => dom.el('p', {}, text))));
+  byId('test').append(dom.el('div', { class: 'words' }, ...words.map((text) => dom.el('p', {}, ...dom.coded(text)))));
 }
 
 /** @param {string[]} sites */

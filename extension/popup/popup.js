@@ -51,8 +51,7 @@ function item(check, view) {
     dom.el('summary', {}, thumb(view),
       dom.el('span', { class: 'what' },
         dom.el('span', { class: 'line' }, draw.mark(view.state), view.headline),
-        dom.el('span', { class: 'where' }, view.detail)),
-      dom.el('span', { class: 'when' }, view.when)),
+        dom.el('span', { class: 'where' }, dom.el('span', { class: 'source' }, view.detail), dom.el('span', {}, view.busy ? '' : ` · ${view.when}`)))),
     more(check, view),
   );
   return dom.el('li', { 'data-id': view.id }, details);
@@ -72,7 +71,7 @@ function more(check, view) {
   return dom.el(
     'div', { class: 'more' },
     view.reason && dom.el('p', { lang: view.english ? 'en' : null }, view.reason),
-    view.advice && dom.el('p', { class: 'soft' }, view.advice),
+    view.advice && dom.el('p', { class: 'soft' }, ...dom.coded(view.advice)),
     view.remembered && dom.el('p', { class: 'soft' }, view.remembered),
     view.gauge && draw.scale(view.gauge),
     view.timeline && dom.el('p', { class: 'soft' }, view.timeline.told),

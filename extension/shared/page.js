@@ -17,7 +17,7 @@ export function byId(id) {
 export async function dress() {
   document.documentElement.lang = chrome.i18n.getUILanguage();
   document.documentElement.dir = say('@@bidi_dir') || 'ltr';
-  for (const element of document.querySelectorAll('[data-say]')) element.append(say(/** @type {HTMLElement} */ (element).dataset.say ?? ''));
+  for (const element of document.querySelectorAll('[data-say]')) element.append(...dom.coded(say(/** @type {HTMLElement} */ (element).dataset.say ?? '')));
   for (const name of ['aria-label', 'placeholder', 'title']) {
     for (const element of document.querySelectorAll(`[data-say-${name}]`)) element.setAttribute(name, say(element.getAttribute(`data-say-${name}`) ?? ''));
   }
