@@ -29,6 +29,9 @@ FORMAT = "laescan-encoder-1"
 PREPROCESSING = "crop-1"
 """Raise it whenever `faces.align` or `faces.TEMPLATE` cuts another crop: it is part of `model_id`."""
 SHIPPED = Path(__file__).parent / "weights" / "face.safetensors"
+SHIPPED_REGIONS = SHIPPED.with_name("inpaint.safetensors")
+TILING = "tiles-1"
+"""Raise it whenever `scanner.tiles` cuts or merges otherwise: it is part of the `model_id` of two checkpoints."""
 _SUMS = "SHA256SUMS"
 
 
@@ -61,7 +64,7 @@ def save_checkpoint(path: Path, encoder: Encoder, calibration: Calibration, card
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint; the shipped one must be listed in SHA256SUMS, another one must match if it is.
+    """Read and verify a checkpoint; a shipped one must be listed in SHA256SUMS, another one must match if it is.
 
     Raises BadWeights when it is missing, altered or of another version.
     """
@@ -85,6 +88,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise BadWeights(msg) from error
     encoder.eval().requires_grad_(requires_grad=False)
     return Checkpoint(encoder, calibration, card, _model_id(tensors, metadata), is_listed)
+
+
+def both(face_id: str, region_id: str) -> str:
+    """The `model_id` of two checkpoints that judge together: what they say is never served for what one says."""
+    return hashlib.sha256(f"{TILING}\n{face_id}\n{region_id}\n".encode()).hexdigest()[:16]
 
 
 def golden_crops() -> npt.NDArray[np.uint8]:
@@ -113,14 +121,20 @@ def eager_scores(encoder: Encoder, crops: npt.NDArray[np.uint8]) -> npt.NDArray[
 def _verify(path: Path) -> bool:
     """Hold the file against SHA256SUMS beside it; false when it is not listed there."""
     if not path.is_file():
-        msg = f"no checkpoint at {path}; install laescan again, or let LAESCAN_WEIGHTS name one"
+        msg = f"no checkpoint at {path}; install laescan again, or let {_ways_out(path)}"
         raise BadWeights(msg)
     expected = _read_sums(path.parent).get(path.name)
-    if expected is None and path != SHIPPED:
+    if expected is None and path not in {SHIPPED, SHIPPED_REGIONS}:
         return False
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise _altered(path)
     return True
+
+
+def _ways_out(missing: Path) -> str:
+    if missing == SHIPPED_REGIONS:
+        return "LAESCAN_REGION_WEIGHTS name one, or judge faces only with LAESCAN_REGIONS=false"
+    return "LAESCAN_WEIGHTS name one"
 
 
 def _read_sums(folder: Path) -> dict[str, str]:

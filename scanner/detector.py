@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from scanner.checkpoint import SHIPPED, Checkpoint, load_checkpoint
+from scanner.checkpoint import SHIPPED, SHIPPED_REGIONS, Checkpoint, load_checkpoint
 from scanner.contract import ModelInfo
+from scanner.errors import BadWeights
 from scanner.lae import Encoder, Relative
 from scanner.settings import Settings
 from scanner.verdict import Calibration
@@ -87,6 +88,18 @@ class Detector:
         use_threads(settings.threads)
         detector = cls(load_checkpoint(Path(settings.weights) if settings.weights else SHIPPED), choose_backend())
         log.info("model %s on %s, %s", detector.info.model_id, detector.info.backend, detector.info.precision)
+        return detector
+
+    @classmethod
+    def load_for_regions(cls, settings: Settings) -> "Detector":
+        """The one that scores tiles of whole pictures; raises BadWeights, also for a checkpoint of faces."""
+        path = Path(settings.region_weights) if settings.region_weights else SHIPPED_REGIONS
+        detector = cls(load_checkpoint(path), choose_backend())
+        subject = detector.checkpoint.card.get("training", {}).get("subject", "scene")
+        if subject != "scene":
+            msg = f"{path} was trained on {subject}s, not on whole pictures; let LAESCAN_REGION_WEIGHTS name another"
+            raise BadWeights(msg)
+        log.info("model %s for whole pictures", detector.info.model_id)
         return detector
 
     @property

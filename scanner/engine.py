@@ -27,6 +27,7 @@ from scanner import engine_wire as wire
 from scanner.engine_queue import Batch, Queue, Waiting
 from scanner.errors import Internal, ModelChanged, NoEngine, ScanError
 from scanner.local_model import LocalModel
+from scanner.model import SeenTile
 from scanner.seer import Seen, Seer
 from scanner.settings import Settings
 
@@ -44,6 +45,7 @@ class _Sums:
     batches: int = 0
     frames: int = 0
     faces: int = 0
+    tiles: int = 0
     waited_s: float = 0.0
     worked_s: float = 0.0
 
@@ -168,7 +170,7 @@ class Engine:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def _admit(self, connection: socket.socket, look: wire.Look, descriptor: int | None) -> None:
+    def _admit(self, connection: socket.socket, look: wire.Wish, descriptor: int | None) -> None:
         """Queue a request; raises WireError."""
         most_bytes = max(self._settings.max_decoded_bytes, 3 * self._settings.max_image_pixels)
         frames = wire.unpacked(look.frames, wire.mapped(descriptor, most_bytes))
@@ -176,6 +178,9 @@ class Engine:
             words = f"the engine has model {self._model.info.model_id} now, not {look.model_id}; scan it again"
             self._answer(connection, wire.Refused(ModelChanged.code, words))
             return
+        if isinstance(look, wire.Inspect) and self._model.region_calibration is None:
+            msg = "this engine does not look at whole pictures"
+            raise wire.WireError(msg)
         waiting = Waiting(look, frames)
         if not self._queue.add(waiting):
             self._answer(connection, wire.Busy())
@@ -218,7 +223,10 @@ class Engine:
             hung.cancel()
             self._batch_since_s = None
         self._sums.batches += 1
-        self._sums.frames += len(seen)
+        if isinstance(batch.look, wire.Inspect):
+            self._sums.tiles += len(seen)
+        else:
+            self._sums.frames += len(seen)
         self._sums.worked_s += time.monotonic() - begun_s
         for (waiting, number), one in zip(batch.parts, seen, strict=True):
             self._collect(waiting, number, one)
@@ -238,22 +246,23 @@ class Engine:
             self._answer(connection, wire.Refused(seen.code, str(seen)))
             return
         waiting.seen[number] = seen
-        self._sums.faces += len(seen)
+        self._sums.faces += 0 if isinstance(seen, SeenTile) else len(seen)
         if waiting.is_seen:
             try:
-                faces = wire.packed_faces([waiting.seen[n] for n in range(len(waiting.frames))])
+                memory = wire.packed_seen(waiting.in_order)
             except OSError as error:  # out of descriptors or memory, which whoever is answered next gives back
                 log.error("cannot answer now: %s", error)  # noqa: TRY400 - the trace says nothing
                 self._answer(connection, wire.Busy())
                 return
-            self._answer(connection, wire.Done(), faces)
-            os.close(faces)
+            self._answer(connection, wire.Done(), memory)
+            os.close(memory)
 
     def _status(self) -> wire.Status:
         now_s, since_s = time.monotonic(), self._batch_since_s
         return wire.Status(
             info=self._model.info,
             calibration=self._model.calibration,
+            region_calibration=self._model.region_calibration,
             pid=os.getpid(),
             up_s=now_s - self._born_s,
             queued=self._queue.count(urgent=True),

@@ -11,19 +11,22 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
 
 from scanner import engine_wire as wire
+from scanner import tiles
 from scanner.errors import Internal, NoEngine, by_code
 from scanner.faces import Glance, all_around
 from scanner.model import Pixels, SeenFace
 from scanner.settings import Settings
+from scanner.survey import Survey
 
 MOST_LOSSES = 3
 """Engines that may die while they look at one request: then it is what kills them, or nobody is safe here."""
+_Seen = TypeVar("_Seen")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
 
@@ -33,6 +36,7 @@ class EngineClient:
     def __init__(self, path: Path, settings: Settings, status: wire.Status) -> None:
         self.path = path
         self.info, self.calibration = status.info, status.calibration
+        self.region_calibration = status.region_calibration
         self._settings = settings
 
     @classmethod
@@ -43,12 +47,17 @@ class EngineClient:
         pauses = _Pauses()
         while True:
             try:
-                return cls(path, settings, status(path, timeout_s=deadline_s - time.monotonic()))
+                there = status(path, timeout_s=deadline_s - time.monotonic())
             except NoEngine:
                 pause_s = pauses.next()
                 if time.monotonic() + pause_s >= deadline_s:
                     raise
                 time.sleep(pause_s)
+                continue
+            if settings.regions and there.region_calibration is None:
+                msg = f"the engine at {path} judges faces only; start it again with LAESCAN_REGIONS=true, too"
+                raise NoEngine(msg)
+            return cls(path, settings, there)
 
     async def look(self, frames: Sequence[Pixels], *, urgent: bool = True) -> list[list[SeenFace]]:
         """The faces of each frame (H, W, 3) uint8 RGB of one medium, largest first.
@@ -69,15 +78,35 @@ class EngineClient:
 
         async def see(glance: Glance) -> list[list[SeenFace]]:
             chosen = tuple(places[i] for i in glance.frames)
-            return await self._insist(replace(whole, frames=chosen, quarters=glance.quarters), memory)
+            wish = replace(whole, frames=chosen, quarters=glance.quarters)
+            return _complete(wire.unpacked_faces(await self._insist(wish, memory)), wish)
 
         try:
             return await _answered(all_around([frame.shape for frame in frames]), see)
         finally:
             os.close(memory)
 
-    async def _insist(self, look: wire.Look, memory: int) -> list[list[SeenFace]]:
-        """Ask until there is an answer."""
+    async def survey(self, picture: Pixels, *, urgent: bool = True) -> Survey | None:
+        """What the tiles of a picture (H, W, 3) uint8 RGB look like; None when the engine looks at faces only.
+
+        They are cut here, so the engine holds 38 MB at most for each who asks. Raises as `look`.
+        """
+        if self.region_calibration is None:
+            return None
+        size = picture.shape[:2]
+        plan = tiles.plan(*size)
+        memory, places = await asyncio.to_thread(lambda: wire.packed(list(tiles.cut(picture, plan))))
+        wish = wire.Inspect(
+            model_id=self.info.model_id, frames=places, urgent=urgent, asked_s=time.monotonic(), losses=0
+        )
+        try:
+            seen = wire.unpacked_tiles(await self._insist(wish, memory))
+        finally:
+            os.close(memory)
+        return Survey(size, plan, _complete(seen, wish), self.region_calibration)
+
+    async def _insist(self, look: wire.Wish, memory: int) -> memoryview:
+        """Ask until there is an answer; out: what was seen, packed."""
         deadline_s, pauses = look.asked_s + self._settings.engine_timeout_s, _Pauses()
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline_s - time.monotonic()):
@@ -94,21 +123,21 @@ class EngineClient:
         msg = f"the engine died {MOST_LOSSES} times while it looked at this; its log tells why"
         raise NoEngine(msg)
 
-    async def _ask(self, look: wire.Look, memory: int) -> list[list[SeenFace]]:
+    async def _ask(self, look: wire.Wish, memory: int) -> memoryview:
         """Ask once; raises OSError when the engine cannot be reached, _LostError when it died over this."""
         with wire.new_socket() as connection:
             connection.connect(str(self.path))  # at once or not at all: BlockingIOError when its backlog is full
             wire.send(connection, look, memory)
-            answer, faces = await _next(connection)
+            answer, seen = await _next(connection)
             if answer is None or isinstance(answer, wire.Busy):
                 raise ConnectionResetError  # not now
             if isinstance(answer, wire.Started):
                 try:
-                    answer, faces = await _next(connection)
+                    answer, seen = await _next(connection)
                 except ConnectionError as error:
                     raise _LostError from error
         if isinstance(answer, wire.Done):
-            return _complete(faces, len(look.frames))
+            return memoryview(b"") if seen is None else seen
         if isinstance(answer, wire.Refused):
             raise by_code().get(answer.code, Internal)(answer.message)
         raise _LostError
@@ -173,7 +202,7 @@ async def _next(connection: socket.socket) -> tuple[wire.Answer | None, memoryvi
 def _heard(connection: socket.socket) -> tuple[wire.Answer | None, memoryview | None]:
     """The next packet and the memory beside it; None at the end. Raises OSError, or WireError for nonsense."""
     data, descriptor = wire.receive(connection)
-    memory = None if descriptor is None else wire.mapped(descriptor, wire.FACES_BYTES)
+    memory = None if descriptor is None else wire.mapped(descriptor, wire.SEEN_BYTES)
     try:
         return (msgspec.msgpack.decode(data, type=wire.Answer) if data else None), memory
     except msgspec.MsgspecError as error:
@@ -181,10 +210,9 @@ def _heard(connection: socket.socket) -> tuple[wire.Answer | None, memoryview | 
         raise wire.WireError(msg) from error
 
 
-def _complete(memory: memoryview | None, frames: int) -> list[list[SeenFace]]:
-    seen = [] if memory is None else wire.unpacked_faces(memory)
-    if len(seen) != frames:
-        msg = f"the engine answered {len(seen)} frames instead of {frames}"
+def _complete(seen: list[_Seen], wish: wire.Wish) -> list[_Seen]:
+    if len(seen) != len(wish.frames):
+        msg = f"the engine answered {len(seen)} frames instead of {len(wish.frames)}"
         raise wire.WireError(msg)
     return seen
 

@@ -1,6 +1,7 @@
 """Who is next at the engine: requests in, batches of frames out. Pure: no sockets, no clock, no model.
 
 Oldest first; interactive before bulk, but every `BULK_TURN`th batch begins with bulk, so that it never starves.
+Frames with faces and tiles of whole pictures take turns: the 192 tiles of a large picture are no reason to wait.
 A batch takes what waits and never waits for more. It takes frames, not requests: somebody who waits for one picture
 sits through a few frames of a bulk video, not through all of it.
 """
@@ -9,8 +10,8 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from scanner.engine_wire import Look
-from scanner.model import Pixels, SeenFace
+from scanner.engine_wire import Look, Wish
+from scanner.model import Pixels, SeenFace, SeenTile
 
 BULK_TURN = 4
 
@@ -19,16 +20,21 @@ BULK_TURN = 4
 class Waiting:
     """One request in the engine: its frames, how many of them were taken, and what was seen in them."""
 
-    look: Look
+    look: Wish
     frames: Sequence[Pixels]
     taken: int = 0
     is_started: bool = False
-    seen: dict[int, list[SeenFace]] = field(default_factory=dict)
+    seen: dict[int, list[SeenFace] | SeenTile] = field(default_factory=dict)
 
     @property
     def is_seen(self) -> bool:
         """Whether every frame was looked at."""
         return len(self.seen) == len(self.frames)
+
+    @property
+    def in_order(self) -> list[list[SeenFace] | SeenTile]:
+        """What was seen, frame by frame, once every one was looked at."""
+        return [self.seen[number] for number in range(len(self.frames))]
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Batch:
     parts: tuple[tuple[Waiting, int], ...]
 
     @property
-    def look(self) -> Look:
+    def look(self) -> Wish:
         """The wishes."""
         return self.parts[0][0].look
 
@@ -60,6 +66,7 @@ class Queue:
         self._most = most
         self._lanes: dict[bool, list[Waiting]] = {True: [], False: []}  # by urgency, oldest first
         self._turn = 0
+        self._last: dict[bool, type[Wish] | None] = {True: None, False: None}  # what each lane's last batch was of
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
@@ -86,7 +93,7 @@ class Queue:
         self._turn += 1
         bulk_first = self._turn % BULK_TURN == 0
         parts: list[tuple[Waiting, int]] = []
-        for waiting in [*self._lanes[not bulk_first], *self._lanes[bulk_first]]:
+        for waiting in [*self._in_turn(urgent=not bulk_first), *self._in_turn(urgent=bulk_first)]:
             if parts and not _fit(parts[0][0].look, waiting.look):
                 continue
             numbers = range(waiting.taken, min(len(waiting.frames), waiting.taken + most_frames - len(parts)))
@@ -96,13 +103,21 @@ class Queue:
                 self.drop(waiting)
             if len(parts) == most_frames or waiting.look.losses:
                 break
-        return Batch(tuple(parts)) if parts else None
+        if not parts:
+            return None
+        first = parts[0][0].look
+        self._last[first.urgent] = type(first)
+        return Batch(tuple(parts))
+
+    def _in_turn(self, *, urgent: bool) -> list[Waiting]:
+        """One lane, oldest first, but tiles after frames and frames after tiles."""
+        return sorted(self._lanes[urgent], key=lambda one: isinstance(one.look, self._last[urgent] or ()))
 
 
-def _fit(one: Look, other: Look) -> bool:
+def _fit(one: Wish, other: Wish) -> bool:
     """Whether two requests may share a batch; what an engine died of may not take others along."""
-    return not other.losses and (one.quarters, one.min_face_px, one.max_faces) == (
-        other.quarters,
-        other.min_face_px,
-        other.max_faces,
-    )
+    return not other.losses and _manner(one) == _manner(other)
+
+
+def _manner(wish: Wish) -> tuple[int, int, int] | None:
+    return (wish.quarters, wish.min_face_px, wish.max_faces) if isinstance(wish, Look) else None

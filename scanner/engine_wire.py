@@ -1,7 +1,7 @@
 """What the engine and its clients say: one packet each way, pixels and faces beside it in shared memory.
 
-    client  -- Look, descriptor of the frames -->  engine      or  -- Ask -->
-    client  <-- Started, then Done with a descriptor of the faces, Busy or Refused --      or  <-- Status --
+    client  -- Look or Inspect, descriptor of the frames or tiles -->  engine      or  -- Ask -->
+    client  <-- Started, then Done with a descriptor of what was seen, Busy or Refused --      or  <-- Status --
 
 One connection is one request: whoever goes away takes what was his along, and nothing has to be told apart.
 Packets (SOCK_SEQPACKET) arrive whole or not at all, so a header cannot be cut and a descriptor belongs to its header.
@@ -21,19 +21,21 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from scanner.contract import ModelInfo
 from scanner.faces import Face, Quality
 from scanner.frames import CHANNELS, write_all
-from scanner.model import Pixels, SeenFace
+from scanner.model import Pixels, SeenFace, SeenTile
 from scanner.settings import Settings
+from scanner.tiles import MAX_TILES, TILE_PX
 from scanner.verdict import Calibration
 
 PACKET_BYTES = 65_536
 """Longest header: one with 512 frames has 8 kB."""
-FACES_BYTES = 200_000_000
-"""Longest answer: 512 frames with 256 faces each have 170 MB, 16 with one 22 kB."""
+SEEN_BYTES = 200_000_000
+"""Longest answer: 512 frames with 256 faces each have 170 MB, 16 with one 22 kB, 192 tiles 200 kB."""
 MAX_FRAMES = 512
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _SOCKET = "engine.sock"
@@ -54,8 +56,8 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     offset: Annotated[int, Meta(ge=0)]
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True, tag="look", forbid_unknown_fields=True):
-    """A wish for the faces of some frames, each turned by so many quarters first; the frames lie beside it.
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to say of any pixels that are to be looked at; they lie beside it.
 
     `asked_s` (CLOCK_MONOTONIC, one for the whole machine) keeps its place in the queue when it is asked again, and
     `losses` counts the engines that died while they looked at it.
@@ -63,12 +65,26 @@ class Look(msgspec.Struct, frozen=True, kw_only=True, tag="look", forbid_unknown
 
     model_id: str
     frames: Annotated[tuple[Place, ...], Meta(min_length=1, max_length=MAX_FRAMES)]
-    quarters: Annotated[int, Meta(ge=0, le=3)]
-    min_face_px: Annotated[int, Meta(ge=16)]
-    max_faces: Annotated[int, Meta(ge=1, le=256)]
     urgent: bool
     asked_s: Annotated[float, Meta(ge=0)]
     losses: Annotated[int, Meta(ge=0)]
+
+
+class Look(_Wish, frozen=True, kw_only=True, tag="look", forbid_unknown_fields=True):
+    """A wish for the faces of some frames, each turned by so many quarters first."""
+
+    quarters: Annotated[int, Meta(ge=0, le=3)]
+    min_face_px: Annotated[int, Meta(ge=16)]
+    max_faces: Annotated[int, Meta(ge=1, le=256)]
+
+
+class Inspect(_Wish, frozen=True, kw_only=True, tag="inspect", forbid_unknown_fields=True):
+    """A wish for what the tiles of a picture look like; raises ValueError for other `frames` than tiles."""
+
+    def __post_init__(self) -> None:
+        if len(self.frames) > MAX_TILES or any((p.width, p.height) != (TILE_PX, TILE_PX) for p in self.frames):
+            msg = f"at most {MAX_TILES} tiles of {TILE_PX}x{TILE_PX} can be inspected at once"
+            raise ValueError(msg)
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask", forbid_unknown_fields=True):
@@ -80,6 +96,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
 
     info: ModelInfo
     calibration: Calibration
+    region_calibration: Calibration | None = None  # None: it does not look at whole pictures
     pid: int
     up_s: float
     queued: int  # requests whose frames were not all taken yet, the urgent ones
@@ -88,6 +105,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     batches: int
     frames: int
     faces: int
+    tiles: int = 0
     halvings: int  # batches that did not fit into the device's memory
     waited_s: float  # from the ask to the first batch, over all requests that got so far
     worked_s: float  # in batches
@@ -98,7 +116,7 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The faces lie beside it."""
+    """What was seen lies beside it."""
 
 
 class Busy(msgspec.Struct, frozen=True, tag="busy"):
@@ -123,7 +141,8 @@ class _WireFace(msgspec.Struct, frozen=True, array_like=True):
     attention: bytes  # (side, side) float32
 
 
-Request = Look | Ask
+Wish = Look | Inspect
+Request = Wish | Ask
 Answer = Status | Started | Done | Busy | Refused
 
 
@@ -221,14 +240,24 @@ def unpacked(places: Sequence[Place], memory: memoryview) -> list[Pixels]:
     return frames
 
 
-def packed_faces(seen: Sequence[Sequence[SeenFace]]) -> int:
-    """The faces of each frame as sealed memory."""
-    wire = [[_to_wire(one) for one in of_frame] for of_frame in seen]
-    return sealed([memoryview(msgspec.msgpack.encode(wire))], "laescan-faces")
+def packed_seen(seen: Iterable[Sequence[SeenFace] | SeenTile]) -> int:
+    """The faces of each frame, or what was seen in each tile, as sealed memory."""
+    wire = [_tile(one) if isinstance(one, SeenTile) else [_to_wire(face) for face in one] for one in seen]
+    return sealed([memoryview(msgspec.msgpack.encode(wire))], "laescan-seen")
+
+
+def unpacked_tiles(memory: memoryview) -> list[SeenTile]:
+    """The reverse of `packed_seen` for tiles; raises WireError."""
+    try:
+        wire = msgspec.msgpack.decode(memory, type=list[tuple[float, bytes]])
+        return [SeenTile(raw, _square(attention)) for raw, attention in wire]
+    except (msgspec.MsgspecError, ValueError) as error:
+        msg = f"tiles that make no sense ({error})"
+        raise WireError(msg) from error
 
 
 def unpacked_faces(memory: memoryview) -> list[list[SeenFace]]:
-    """The reverse of `packed_faces`; raises WireError."""
+    """The reverse of `packed_seen` for frames; raises WireError."""
     try:
         wire = msgspec.msgpack.decode(memory, type=list[list[_WireFace]])
         return [[_from_wire(one) for one in of_frame] for of_frame in wire]
@@ -251,13 +280,21 @@ def _to_wire(seen: SeenFace) -> _WireFace:
     )
 
 
+def _tile(seen: SeenTile) -> tuple[float, bytes]:
+    return seen.raw, seen.attention.astype(np.float32).tobytes()
+
+
 def _from_wire(wire: _WireFace) -> SeenFace:
-    attention = np.frombuffer(wire.attention, np.float32)
-    side = math.isqrt(attention.size)
     return SeenFace(
         face=Face(wire.box, np.frombuffer(wire.landmarks, np.float32).reshape(5, 2), wire.confidence),
         quality=Quality(wire.quality, wire.warnings),
         crop_to_frame=np.frombuffer(wire.crop_to_frame, np.float64).reshape(2, 3),
         raw=wire.raw,
-        attention=attention.reshape(side, side),
+        attention=_square(wire.attention),
     )
+
+
+def _square(attention: bytes) -> npt.NDArray[np.float32]:
+    cells = np.frombuffer(attention, np.float32)
+    side = math.isqrt(cells.size)
+    return cells.reshape(side, side)

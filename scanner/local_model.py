@@ -13,7 +13,10 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from msgspec.structs import replace
 
+from scanner import tiles
+from scanner.checkpoint import both
 from scanner.contract import ModelInfo
 from scanner.detector import Detector
 from scanner.faces import (
@@ -28,20 +31,21 @@ from scanner.faces import (
     answered,
     judge_quality,
 )
-from scanner.model import Pixels, SeenFace
+from scanner.model import Pixels, SeenFace, SeenTile
 from scanner.settings import Settings
+from scanner.survey import Survey
 from scanner.verdict import Calibration
 
 
 class LocalModel:
-    """Face detector and detector of forgeries; a context manager.
+    """Face detector and detector of forgeries, with another one for whole pictures if asked for; a context manager.
 
     It serves one call at a time, in a thread of its own: two at once would fight for the same cores, and oneDNN
     compiles its kernels anew for every thread.
     """
 
-    def __init__(self, detector: Detector, settings: Settings) -> None:
-        self.detector = detector
+    def __init__(self, detector: Detector, settings: Settings, for_regions: Detector | None = None) -> None:
+        self.detector, self.for_regions = detector, for_regions
         self.faces = FaceDetector(detector.backend.device)
         self._settings = settings
         self._stack = contextlib.ExitStack()
@@ -49,7 +53,8 @@ class LocalModel:
     @classmethod
     def load(cls, settings: Settings) -> "LocalModel":
         """The model for these settings; raises BadWeights."""
-        return cls(Detector.load(settings), settings)
+        for_regions = Detector.load_for_regions(settings) if settings.regions else None
+        return cls(Detector.load(settings), settings, for_regions)
 
     def __enter__(self) -> Self:
         self._thread = self._stack.enter_context(ThreadPoolExecutor(1, "laescan-model"))
@@ -63,12 +68,20 @@ class LocalModel:
     @property
     def info(self) -> ModelInfo:
         """Who judges."""
-        return self.detector.info
+        if self.for_regions is None:
+            return self.detector.info
+        model_id = both(self.detector.info.model_id, self.for_regions.info.model_id)
+        return replace(self.detector.info, model_id=model_id)
 
     @property
     def calibration(self) -> Calibration:
         """What turns raw scores into probabilities and labels."""
         return self.detector.calibration
+
+    @property
+    def region_calibration(self) -> Calibration | None:
+        """The same for tiles of whole pictures; None when they are not looked at."""
+        return self.for_regions.calibration if self.for_regions else None
 
     async def look(self, frames: Sequence[Pixels], *, urgent: bool = True) -> list[list[SeenFace]]:
         """The faces of each frame of one medium, largest first; first come, first served, `urgent` or not."""
@@ -81,11 +94,33 @@ class LocalModel:
 
         return answered(all_around([frame.shape for frame in frames]), see)
 
+    async def survey(self, picture: Pixels, *, urgent: bool = True) -> Survey | None:
+        """What the tiles of a picture look like, None without weights for it; first come, first served."""
+        del urgent
+        if self.for_regions is None:
+            return None
+        size, calibration = picture.shape[:2], self.for_regions.calibration
+        plan = tiles.plan(*size)
+
+        def see() -> list[SeenTile]:
+            return self.see_tiles(list(tiles.cut(picture, plan)))
+
+        seen = await asyncio.get_running_loop().run_in_executor(self._thread, see)
+        return Survey(size, plan, seen, calibration)
+
+    def see_tiles(self, cut: Sequence[Pixels]) -> list[SeenTile]:
+        """What each tile (256, 256, 3) looks like; blocks. They need not belong together."""
+        assert self.for_regions is not None  # noqa: S101 - nobody is asked for what he has no weights for
+        scores = self.for_regions.score(np.stack(cut))
+        return [SeenTile(*one) for one in zip(scores.raw.tolist(), scores.attention, strict=True)]
+
     def warm_up(self) -> None:
         """Let the device compile what it needs, so that the first who asks need not wait for it; blocks."""
         grey = np.full((2 * CROP_PX, 2 * CROP_PX, 3), 128, np.uint8)
         self.see([grey])
-        self.detector.score(grey[None, :CROP_PX, :CROP_PX])
+        for detector in (self.detector, self.for_regions):
+            if detector is not None:
+                detector.score(grey[None, :CROP_PX, :CROP_PX])
 
     def see(
         self, frames: Sequence[Pixels], *, quarters: int = 0, min_face_px: int = 0, max_faces: int = 0

@@ -10,17 +10,17 @@ import cv2
 import torch
 
 from scanner.engine_queue import Batch
-from scanner.engine_wire import Look
+from scanner.engine_wire import Inspect, Wish
 from scanner.errors import Internal, OutOfMemory, ScanError
 from scanner.local_model import LocalModel
-from scanner.model import Pixels, SeenFace
+from scanner.model import Pixels, SeenFace, SeenTile
 
 log = logging.getLogger(__name__)
 
 MOST_FRAMES = {"cpu": 4, "cuda": 128}
 """Frames per batch. CPU: the encoder gains 2 % from 4 to 8 crops, and somebody who waits sits through all of them."""
-Seen = list[SeenFace] | ScanError
-"""What became of one frame."""
+Seen = list[SeenFace] | SeenTile | ScanError
+"""What became of one frame, or tile."""
 
 
 class Seer:
@@ -42,8 +42,10 @@ class Seer:
             self.room += max(1, self.room // 8)  # another process may have given memory back
         return seen
 
-    def _see(self, frames: list[Pixels], look: Look) -> list[Seen]:
+    def _see(self, frames: list[Pixels], look: Wish) -> list[Seen]:
         try:
+            if isinstance(look, Inspect):
+                return list(self._model.see_tiles(frames))
             limits = {"min_face_px": look.min_face_px, "max_faces": look.max_faces}
             return list(self._model.see(frames, quarters=look.quarters, **limits))
         except torch.AcceleratorError:

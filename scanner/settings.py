@@ -76,6 +76,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Do not scan what its server marks with X-Robots-Tag: noai or noimageai."""
     weights: str = ""
     """Path of another checkpoint than the shipped one."""
+    regions: bool = False
+    """Look for inpainted parts of whole pictures, too (not of videos); an engine goes by its own setting."""
+    region_weights: str = ""
+    """Path of another checkpoint for whole pictures than the shipped one."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """Compute threads of the engine; 0 = one per core, waiting passively."""
     engine_socket: str = ""

@@ -23,7 +23,7 @@ from scanner.engine_queue import Waiting
 from scanner.engine_wire import Look, Place
 from scanner.errors import NoEngine
 from scanner.faces import Face, Quality
-from scanner.model import SeenFace
+from scanner.model import SeenFace, SeenTile
 from scanner.settings import Settings
 from scanner.verdict import Calibration
 
@@ -61,9 +61,9 @@ class FakeModel:
 
     detector = None
 
-    def __init__(self, *, seconds=0.0, model_id="fake", fault=None):
+    def __init__(self, *, seconds=0.0, model_id="fake", fault=None, region_calibration=None):
         self.info = ModelInfo(model_id=model_id, backend="cpu", precision="fp32")
-        self.calibration = CALIBRATION
+        self.calibration, self.region_calibration = CALIBRATION, region_calibration
         self.seconds = seconds
         self.fault = fault  # called with the frames of a batch; may raise
         self.batches = []  # brightnesses of each batch
@@ -82,6 +82,9 @@ class FakeModel:
         if self.fault is not None:
             self.fault(frames)
         return [[self._face(one)] if one.any() else [] for one in frames]
+
+    def see_tiles(self, tiles):
+        return [SeenTile(face.raw, face.attention) for (face,) in self.see(tiles)]
 
     def _face(self, one):
         crop_to_frame = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 3.0]])

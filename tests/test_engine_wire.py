@@ -47,7 +47,7 @@ def test_frames_arrive_as_they_were_sent(ends):
 
 def test_faces_arrive_as_they_were_sent():
     sent = FakeModel().see([frame(7), frame(0), frame(200)])
-    arrived = wire.unpacked_faces(wire.mapped(wire.packed_faces(sent), 10_000))
+    arrived = wire.unpacked_faces(wire.mapped(wire.packed_seen(sent), 10_000))
     assert [len(of_frame) for of_frame in arrived] == [1, 0, 1]
     for one, other in ((sent[0][0], arrived[0][0]), (sent[2][0], arrived[2][0])):
         assert (one.face.box, one.face.confidence, one.quality, one.raw) == (
@@ -156,7 +156,7 @@ def test_faces_that_make_no_sense_are_refused(nonsense):
 
 def test_faces_of_another_shape_are_refused():
     (one,) = FakeModel().see([frame(7)])[0]
-    memory = wire.mapped(wire.packed_faces([[one]]), 10_000)
+    memory = wire.mapped(wire.packed_seen([[one]]), 10_000)
     wire_face = msgspec.msgpack.decode(memory)[0][0]
     for at, cut in ((1, b"123"), (5, b"1234567"), (7, bytes(4 * 17))):
         broken = [*wire_face[:at], cut, *wire_face[at + 1 :]]
