@@ -181,7 +181,8 @@ class Browser:
             """async ([url, info]) => {
               const tabs = await chrome.tabs.query({});
               const tab = tabs.find((one) => one.url === url) ?? tabs.find((one) => one.active);
-              chrome.contextMenus.onClicked.dispatch({ menuItemId: 'check', editable: false, frameId: 0, pageUrl: url, ...info }, tab);
+              const click = { menuItemId: 'check', editable: false, frameId: 0, pageUrl: url, ...info };
+              chrome.contextMenus.onClicked.dispatch(click, tab);
             }""",
             [page.url, info],
         )
