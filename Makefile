@@ -8,10 +8,10 @@ INSTALLED := .venv/.installed
 REPORT := reports/first
 EXAMPLES = $(wildcard tests/media/*.jpg)
 
-.PHONY: help setup run demo test check fix docs bench clean
+.PHONY: help setup run demo extension test check fix docs bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## install everything into .venv (Debian: also python3-venv and chromium, when root)
 	@:
@@ -48,6 +48,9 @@ docs: setup ## write the generated parts of README.md again
 
 bench: setup ## measure speed on this machine
 	@set -e; for bench in tests/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+extension: setup ## pack the browser extension for Chromium and for Firefox into dist
+	@$(BIN)/python extension/build.py dist
 
 clean: ## remove caches, builds and the example report (.venv stays)
 	@rm -rf build dist $(REPORT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

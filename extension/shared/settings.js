@@ -12,7 +12,7 @@
  */
 
 /** @type {Settings} */
-export const DEFAULTS = { server: 'http://127.0.0.1:8710', token: '', offerUploads: true, uploadSites: [], history: 50, theme: 'auto' };
+export const DEFAULTS = { server: 'http://127.0.0.1:8117', token: '', offerUploads: true, uploadSites: [], history: 50, theme: 'auto' };
 
 /** @returns {Promise<Settings>} */
 export async function loadSettings() {

@@ -14,7 +14,7 @@ const verdict = {
   model: { model_id: 'm', backend: 'cpu', precision: 'fp32' }, cache: { kind: 'exact', distance: null, age_s: 3 * 86400 }, warnings: ['Small.'],
 };
 const check = (changes) => ({
-  id: 'x', turn: 0, createdMs: 0, tab: 1, source, server: 'http://127.0.0.1:8710', phase: 'new', rescan: false, scan: null, stage: null,
+  id: 'x', turn: 0, createdMs: 0, tab: 1, source, server: 'http://127.0.0.1:8117', phase: 'new', rescan: false, scan: null, stage: null,
   percent: null, position: null, sent: null, outcome: null, endedMs: 0, trouble: null, thumb: null, disputed: false, ...changes,
 });
 const failed = (code, more = {}) => check({ phase: 'ended', outcome: { verdict: null, failure: { code, message: 'in English', retryable: false } }, ...more });
