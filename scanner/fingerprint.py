@@ -30,7 +30,7 @@ HASH_SIDE = 16  # 16 x 16 = 256 bits
 FACE_MARGIN = 0.15
 """How far a face crop reaches beyond the face's box, in box sides: hair line, ears and chin are forged too."""
 STORED_QUALITY = 85
-"""JPEG keeps YCbCr as it is: off by 0.3 grey levels at worst in 8-px windows, WebP 90 by 1.9, of the 5 that count."""
+"""JPEG keeps YCbCr as it is: off by 0.3 grey levels at worst in 8-px windows, where WebP 90 is by 1.9."""
 
 
 def pixel_digest(decoded: Decoded) -> str:
