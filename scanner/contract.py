@@ -68,10 +68,10 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Region(msgspec.Struct, frozen=True):
-    """A part of the whole picture that looks inpainted (not a face)."""
+    """A part of the whole picture that looks inpainted (not a face); pictures only, no videos or animations."""
 
-    box: tuple[float, float, float, float]
-    score: float
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in picture pixels
+    score: float  # at least `Verdict.region_threshold`
 
 
 class Media(msgspec.Struct, frozen=True):
@@ -117,7 +117,12 @@ class CacheInfo(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer for one medium, with its evidence."""
+    """The answer for one medium, with its evidence.
+
+    `score` is the larger of what the faces (of a picture: its `frames[0].score`) and the strongest region say.
+    `region_threshold` is null where only faces were looked at; it is never below `thresholds.manipulated`, so the label
+    rule holds for every score.
+    """
 
     version: int = VERDICT_VERSION
     label: Label
@@ -127,7 +132,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     faces: tuple[FaceEvidence, ...]
     frames: tuple[FrameEvidence, ...]
     worst_span: Span | None = None
-    regions: tuple[Region, ...] = ()
+    regions: tuple[Region, ...] = ()  # surest first
+    region_threshold: float | None = None
     media: Media
     model: ModelInfo
     cache: CacheInfo = CacheInfo()

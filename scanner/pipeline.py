@@ -2,7 +2,7 @@
 
     fetch -> recall -> decode (jailed) -> recall -> score (find faces, cut them out, score them) -> judge -> remember
 
-Recalling and remembering happen where a Memory is given.
+Recalling and remembering happen where a Memory is given; a whole picture is scored, too, by a model that does that.
 Videos and animations: every second frame first; the rest only when those do not agree strongly.
 One reason: this is the edge where everything that can go wrong becomes a value. A failure that we expect is an Outcome
 with its code; a bug is an Outcome with code `internal` and a trace in the log.
@@ -28,6 +28,7 @@ from scanner.jail import Jail
 from scanner.memory import Memory
 from scanner.model import Model, SeenFace
 from scanner.settings import Settings
+from scanner.survey import Survey
 from scanner.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.verdict import EARLY_FRAMES, FrameInfo, ScoredFace, agree_strongly, judge
 from scanner.web import Web
@@ -192,8 +193,9 @@ class _Work:
         if known:
             return known, _frames_of(known, decoded) if self.keep_frames else ()
         frames, faces = await self._score_enough(decoded.frames)
+        survey = await self._survey(decoded)
         with stages.stage("judge", 1.0):
-            verdict = await asyncio.to_thread(self._judge, fetched, decoded, frames, faces)
+            verdict = await asyncio.to_thread(self._judge, fetched, decoded, frames, faces, survey)
         if self.memory:
             await self.memory.remember(fetched, decoded, verdict)
         return verdict, frames if self.keep_frames else ()
@@ -230,7 +232,21 @@ class _Work:
         with self.stages.stage("score", done):
             return await self.scanner.model.look([frame.pixels for frame in frames], urgent=self.urgent)
 
-    def _judge(self, fetched: Fetched, decoded: Decoded, frames: tuple[Frame, ...], faces: list[ScoredFace]) -> Verdict:
+    async def _survey(self, decoded: Decoded) -> Survey | None:
+        """What a picture looks like beside its faces, by a model that looks; never of a video."""
+        if decoded.kind != "image":
+            return None
+        with self.stages.stage("score", 0.5):
+            return await self.scanner.model.survey(decoded.frames[0].pixels, urgent=self.urgent)
+
+    def _judge(
+        self,
+        fetched: Fetched,
+        decoded: Decoded,
+        frames: tuple[Frame, ...],
+        faces: list[ScoredFace],
+        survey: Survey | None,
+    ) -> Verdict:
         warnings = decoded.warnings
         if len(frames) < len(decoded.frames):
             warnings += (f"{len(frames)} of {len(decoded.frames)} frames were scored; they agree.",)
@@ -241,6 +257,7 @@ class _Work:
             model=self.scanner.model.info,
             calibration=self.scanner.model.calibration,
             timings_s=self.stages.timings_s,
+            survey=survey,
             warnings=warnings,
             min_face_px=self.scanner.settings.min_face_px,
         )

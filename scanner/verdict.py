@@ -10,6 +10,9 @@ The unit is the calibrated log-odds of one crop, l = slope * raw + intercept. Fo
    one face; the price is log(m) of evidence when one face of m is forged. A 1-frame track of 16 weighs 1/16.
 4. Leave one frame out: the video's score is the lowest that is left when any one frame is taken away. With a face in
    only one frame of a video nothing is left, and the score stays inside the inconclusive band.
+
+What a survey of the whole picture finds has its own calibration and threshold. A region that reaches it makes a picture
+`manipulated` whatever its faces say; a survey that finds nothing changes nothing.
 """
 
 import math
@@ -28,6 +31,7 @@ from scanner.contract import (
     Label,
     Media,
     ModelInfo,
+    Region,
     Span,
     Thresholds,
     Verdict,
@@ -36,6 +40,7 @@ from scanner.errors import Internal
 
 if TYPE_CHECKING:
     from scanner.faces import Face, Quality
+    from scanner.survey import Survey
 
 MIN_QUALITY = 0.2
 """Faces of less quality get no score: below it the model answers to blur and blocks, not to the face."""
@@ -143,20 +148,24 @@ def judge(  # noqa: PLR0913 - a verdict binds all of these together, and each is
     model: ModelInfo,
     calibration: Calibration,
     timings_s: dict[str, float],
+    survey: "Survey | None" = None,
     warnings: tuple[str, ...] = (),
     min_face_px: int = 40,
 ) -> Verdict:
     """The verdict on one medium from its scored faces; the order of `faces` does not matter.
 
-    `min_face_px` is what the detector looked for; it is named in the reason of a `no_face` verdict.
+    `survey` is what the rest of a picture looks like, when it was looked at. `min_face_px` is what the detector looked
+    for; it is named in the reason of a `no_face` verdict.
     Raises Internal when the model gave something that is not a number.
     """
     ordered = sorted(faces, key=lambda f: (f.frame, f.track, f.face.box, f.raw, f.quality.score))
     _check_finite(ordered)
     judged = [face for face in ordered if _is_fit(face)]
     log_odds = pool(judged, len(frames), calibration)
-    score = None if log_odds is None else _sigmoid(log_odds)
-    label = _label(score, calibration) if ordered else Label.NO_FACE
+    of_faces = None if log_odds is None else _sigmoid(log_odds)
+    limit, regions = _inpainted(survey, calibration)
+    score = max((s for s in (of_faces, *(r.score for r in regions)) if s is not None), default=None)
+    label = _label(score, calibration) if ordered or regions else Label.NO_FACE
     span = _worst_span(judged, frames, calibration)
     evidence = tuple(_face_evidence(face, calibration) for face in ordered)
     draft = Verdict(
@@ -167,10 +176,12 @@ def judge(  # noqa: PLR0913 - a verdict binds all of these together, and each is
         faces=evidence,
         frames=tuple(_frame_evidence(i, frame, judged, calibration) for i, frame in enumerate(frames)),
         worst_span=span,
+        regions=regions,
+        region_threshold=limit,
         media=media,
         model=model,
         timings_s=timings_s,
-        warnings=warnings,
+        warnings=warnings + (wording.shrunk(survey.shrunk_to) if survey else ()),
     )
     return wording.finish(draft, min_face_px=min_face_px)
 
@@ -227,6 +238,17 @@ def _check_finite(faces: Iterable[ScoredFace]) -> None:
     if not all(math.isfinite(face.raw) and np.isfinite(face.attention).all() for face in faces):
         msg = "the model answered with something that is not a number; run `laescan doctor` to test the weights"
         raise Internal(msg)
+
+
+def _inpainted(survey: "Survey | None", of_faces: Calibration) -> tuple[float | None, tuple[Region, ...]]:
+    """The threshold of regions, and those that reach it.
+
+    It is the survey's own, but never below that of faces: one rule tells the label of every score, on every surface.
+    """
+    if survey is None:
+        return None, ()
+    limit = max(survey.calibration.manipulated, of_faces.manipulated)
+    return limit, survey.regions(threshold=limit)
 
 
 def _logit(p: float) -> float:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from scanner.contract import AttentionMap, FaceEvidence, Label, Media, Verdict
+from scanner.contract import AttentionMap, FaceEvidence, Label, Media, Region, Verdict
 
 HEADLINES: Final = {
     Label.MANIPULATED: "Signs of manipulation",
@@ -42,7 +42,8 @@ PARTS: Final = (
 def reason(verdict: Verdict, *, min_face_px: int) -> str:
     """Why the verdict is what it is, in one or two plain sentences."""
     if verdict.label is Label.NO_FACE:
-        return f"No face of {min_face_px} px or more was found in {_where_looked(verdict)}."
+        rest = "" if verdict.region_threshold is None else ", and no other part of it looks inpainted"
+        return f"No face of {min_face_px} px or more was found in {_where_looked(verdict)}{rest}."
     if verdict.score is None:
         return _nothing_fit(verdict)
     if verdict.label is Label.AUTHENTIC:
@@ -50,9 +51,12 @@ def reason(verdict: Verdict, *, min_face_px: int) -> str:
             f"No sign of manipulation was found in {_judged(verdict)} ({_scored(verdict)}). "
             f"{NOT_PROOF} A forgery of a kind unknown to the model can be missed."
         )
+    if decided_by_region(verdict):
+        return _inpainted(verdict)
     if verdict.label is Label.MANIPULATED:
-        strength = "Very strong" if _is_very_strong(verdict) else "Strong"
-        return f"{strength} evidence of manipulation in {_culprit(verdict)} ({_scored(verdict)}). {NOT_PROOF}"
+        strength = _strength(of_faces(verdict) or 0.0, verdict.thresholds.manipulated)
+        where, too = _culprit(verdict), _inpainted_too(verdict)
+        return f"{strength} evidence of manipulation in {where} ({_scored(verdict)}). {too}{NOT_PROOF}"
     return (
         f"Some signs of manipulation in {_culprit(verdict)}, too few to decide ({_scored(verdict)}). "
         "Look for a larger or less compressed copy."
@@ -110,11 +114,44 @@ def part(attention: AttentionMap) -> str | None:
     return "at the outline of the face"
 
 
+def of_faces(verdict: Verdict) -> float | None:
+    """What the faces alone say, without what was found elsewhere in a picture."""
+    return verdict.frames[0].score if verdict.regions else verdict.score
+
+
+def decided_by_region(verdict: Verdict) -> bool:
+    """Whether it is only for a part of the picture, and not for its faces, that it is called manipulated."""
+    return bool(verdict.regions) and (of_faces(verdict) or 0.0) < verdict.thresholds.manipulated
+
+
+def region_words(region: Region) -> str:
+    """What stands beside the box of a region."""
+    return f"inpainted {number(region.score)}"
+
+
+def place(region: Region, media: Media) -> str:
+    """Where in the picture the middle of a region lies, by thirds."""
+    x = (region.box[0] + region.box[2]) / 2 / media.width
+    y = (region.box[1] + region.box[3]) / 2 / media.height
+    across, down = ("left", "", "right")[min(int(3 * x), 2)], ("top", "", "bottom")[min(int(3 * y), 2)]
+    if not (across or down):
+        return "in the middle"
+    return f"at the {down} {across}" if across and down else f"at the {across or down}"
+
+
+def shrunk(scale: float) -> tuple[str, ...]:
+    """A warning where a picture was looked at smaller than it is."""
+    if scale >= 1:
+        return ()
+    return (f"For inpainted parts the picture was looked at shrunk to {scale:.0%}; small ones may be missed.",)
+
+
 def label_of(score: float | None, verdict: Verdict) -> Label:
-    """What one face or frame may be called: by its own score, but never more than the whole verdict says."""
-    if score is None or verdict.score is None:
+    """What one face or frame may be called: by its own score, but never more than all faces together say."""
+    whole = of_faces(verdict)
+    if score is None or whole is None:
         return Label.INCONCLUSIVE
-    lower = min(score, verdict.score) if verdict.label is not Label.MANIPULATED else score
+    lower = score if whole >= verdict.thresholds.manipulated else min(score, whole)
     if lower >= verdict.thresholds.manipulated:
         return Label.MANIPULATED
     return Label.AUTHENTIC if lower <= verdict.thresholds.authentic else Label.INCONCLUSIVE
@@ -151,7 +188,7 @@ def _judged(verdict: Verdict) -> str:
 
 
 def _scored(verdict: Verdict) -> str:
-    score, limits = verdict.score or 0.0, verdict.thresholds
+    score, limits = of_faces(verdict) or 0.0, verdict.thresholds
     if verdict.label is Label.MANIPULATED:
         return f"score {number(score)}; {limits.manipulated:.2f} or more counts as manipulated"
     if verdict.label is Label.AUTHENTIC:
@@ -175,9 +212,38 @@ def _culprit(verdict: Verdict) -> str:
     return words
 
 
-def _is_very_strong(verdict: Verdict) -> bool:
-    score, limit = verdict.score or 0.0, verdict.thresholds.manipulated
-    return score * (1 - limit) >= STRONG_ODDS * limit * (1 - score)
+def _strength(score: float, limit: float) -> str:
+    return "Very strong" if score * (1 - limit) >= STRONG_ODDS * limit * (1 - score) else "Strong"
+
+
+def _inpainted(verdict: Verdict) -> str:
+    """The reason when a region decides: where it lies, and what the faces say."""
+    worst, limit = verdict.regions[0], verdict.region_threshold or 0.0
+    many = len(verdict.regions)
+    what = "a part of the picture was" if many == 1 else f"{many} parts of the picture were"
+    where = place(worst, verdict.media) if many == 1 else f"the surest {place(worst, verdict.media)}"
+    scored = f"score {number(worst.score)}; {limit:.2f} or more counts as manipulated"
+    strength, faces = _strength(worst.score, limit), _faces_beside(verdict)
+    return f"{strength} evidence that {what} inpainted, {where} ({scored}). {faces} {NOT_PROOF}"
+
+
+def _faces_beside(verdict: Verdict) -> str:
+    score, judged = of_faces(verdict), [face for face in verdict.faces if face.score is not None]
+    if score is None:
+        return "No face in it could be judged." if verdict.faces else "No face was found in it."
+    one = len(judged) == 1
+    who = "The one face in it" if one else f"The {len(judged)} faces judged"
+    if score <= verdict.thresholds.authentic:
+        return f"{who} {'shows' if one else 'show'} no sign of manipulation (score {number(score)})."
+    return f"{who} alone would be inconclusive (score {number(score)})."
+
+
+def _inpainted_too(verdict: Verdict) -> str:
+    if not verdict.regions:
+        return ""
+    worst, many = verdict.regions[0], len(verdict.regions)
+    what = "A part of the picture looks" if many == 1 else f"{many} parts of the picture look"
+    return f"{what} inpainted, too, {place(worst, verdict.media)} (score {number(worst.score)}). "
 
 
 def _nothing_fit(verdict: Verdict) -> str:

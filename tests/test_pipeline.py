@@ -72,7 +72,7 @@ def test_a_portrait_gets_a_verdict_with_its_evidence(scanner):
     assert verdict.media.sha256 == hashlib.sha256(PORTRAIT.read_bytes()).hexdigest()
     assert (verdict.media.kind, verdict.media.format, verdict.media.width) == ("image", "jpeg", 384)
     assert verdict.model == scanner.model.info
-    assert face.score == verdict.score
+    assert face.score == pytest.approx(verdict.score)
     assert len(face.attention.grid) == 16 * 16
     assert set(verdict.timings_s) == set(STAGES) - {"recall"}
     assert verdict.reason
@@ -223,6 +223,9 @@ def test_a_given_model_is_asked_in_the_name_of_who_waits_and_stays_open(scanner)
         async def look(self, frames, *, urgent=True):
             self.asked.append(urgent)
             return [[] for _ in frames]
+
+        async def survey(self, picture, *, urgent=True):
+            """Nothing: it sees faces only."""
 
     for urgent in (True, False):
         with Scanner(scanner.settings, model=Model()) as bulk:
