@@ -81,10 +81,9 @@ async def run(
             return ready
         reopen(plan, journal)
         opened = open_list(plan.source, column=plan.column, form=plan.form)
-        for remark in opened.remarks:
-            say(remark)
-        output = open_output(plan.out, opened.columns)
-        with contextlib.closing(output):
+        with contextlib.closing(opened), contextlib.closing(open_output(plan.out, opened.columns)) as output:
+            for remark in opened.remarks:
+                say(remark)
             desk = _Desk(
                 journal=journal,
                 opened=opened,
@@ -198,8 +197,6 @@ async def scanning(settings: Settings, model: Model, memory: RunMemory, book: Bo
                     memory.take()
 
             yield scan
-
-    # the default executor is the loop's to shut down
 
 
 def _copy(known: Result, fresh: Result) -> Result:

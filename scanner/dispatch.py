@@ -134,10 +134,10 @@ class Dispatch:
             try:
                 while not self._is_over():
                     self._stirred.clear()
-                    if not self._fill():
-                        await self._until_stirred()
-                    else:
+                    if self._fill():
                         await asyncio.sleep(0)
+                    elif not self._is_over():
+                        await self._until_stirred()
             finally:
                 for task in self._tasks:
                     task.cancel()

@@ -10,7 +10,9 @@ One reason: the output is written first and the journal after it, in one transac
 is. Whatever moment a `kill -9` picks, the output is cut back to that length, and no row is lost or there twice.
 """
 
+import fcntl
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,13 +55,14 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._decoder = msgspec.msgpack.Decoder(Result)
+        self._lock = self._locked()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")  # two runs on one output would tear it to pieces
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")  # a power cut may undo the last second, and that whole
             self._db.executescript(_TABLES)
         except sqlite3.Error as error:
+            os.close(self._lock)
             raise self._fault(error) from error
         if self.fact("schema") not in {None, SCHEMA}:
             msg = f"{path} was written by another version of laescan; give another output, or remove it"
@@ -69,6 +72,7 @@ class Journal:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+        os.close(self._lock)
 
     def __enter__(self) -> Self:
         return self
@@ -202,7 +206,21 @@ class Journal:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
+    def _locked(self) -> int:
+        """Two runs on one output would tear it to pieces; the kernel drops the lock with its process."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            msg = f"{self.path} cannot be written: {error.strerror}"
+            raise OutputError(msg) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            msg = f"another `laescan bulk` writes to this output ({self.path} is in use)"
+            raise OutputError(msg) from error
+        return descriptor
+
     def _fault(self, error: sqlite3.Error) -> OutputError:
-        if "locked" in str(error):
-            return OutputError(f"another `laescan bulk` writes to this output ({self.path} is in use)")
         return OutputError(f"{self.path} cannot be written: {error}")

@@ -18,8 +18,8 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final, TextIO, cast
@@ -74,6 +74,7 @@ class Opened:
     entries: Iterator[Entry]
     columns: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    close: Callable[[], None] = lambda: None
 
 
 def open_list(source: str, *, column: str | None = None, form: str | None = None) -> Opened:
@@ -91,6 +92,8 @@ def open_list(source: str, *, column: str | None = None, form: str | None = None
     except OSError as error:
         msg = f"cannot read {source}: {error.strerror or error}"
         raise ListError(msg) from error
+    except parquet.ParquetError as error:
+        raise ListError(str(error)) from error
 
 
 # ---------------------------------------------------------------- files and folders
@@ -105,7 +108,12 @@ def _file(path: Path, column: str | None, form: str | None) -> Opened:
     if sniff(head) is not None:
         msg = f"{path} is a picture or a video, not a list of them; `laescan scan` judges it"
         raise ListError(msg)
-    return _opened(path.open("rb"), str(path), form, column)
+    file = path.open("rb")
+    try:
+        return replace(_opened(file, str(path), form, column), close=file.close)
+    except BaseException:
+        file.close()
+        raise
 
 
 def form_of(path: Path) -> str | None:
@@ -157,7 +165,7 @@ def _parts(paths: Sequence[Path], column: str | None, form: str | None) -> Opene
                 row += 1
                 yield Entry(row, entry.source, entry.extra, entry.fault)
 
-    return Opened(entries(), first.columns, first.remarks)
+    return Opened(entries(), first.columns, first.remarks, first.close)
 
 
 def _is_media(path: Path) -> bool:
@@ -178,7 +186,7 @@ def _opened(file: BinaryIO, name: str, form: str | None, column: str | None) -> 
     )
     head = buffered.peek(4)[:4]
     if head[:2] == b"\x1f\x8b":
-        buffered = cast("io.BufferedReader", gzip.open(buffered))
+        buffered = cast("io.BufferedReader", gzip.GzipFile(fileobj=buffered))
     elif head == b"\x28\xb5\x2f\xfd":
         buffered = cast("io.BufferedReader", parquet.open_zst(buffered))
     try:
@@ -222,22 +230,25 @@ def _guess(head: bytes) -> str:
 def _lines(text: TextIO, name: str) -> Iterator[str]:
     """Lines with their ends; raises ListError for what is none, or ends in the middle."""
     number = 0
-    while True:
-        try:
-            line = text.readline(LONGEST_LINE)
-        except _CUT_OFF as error:
-            msg = f"{name} ends in the middle, after line {number}: {error}"
-            raise ListError(msg) from error
-        except OSError as error:
-            msg = f"{name} cannot be read after line {number}: {error.strerror}"
-            raise ListError(msg) from error
-        number += 1
-        if len(line) >= LONGEST_LINE:
-            msg = f"line {number} of {name} has more than {LONGEST_LINE:,} characters: this is no list"
-            raise ListError(msg)
-        if not line:
-            return
-        yield line
+    with text:
+        while line := _line(text, name, number):
+            number += 1
+            yield line
+
+
+def _line(text: TextIO, name: str, number: int) -> str:
+    try:
+        line = text.readline(LONGEST_LINE)
+    except _CUT_OFF as error:
+        msg = f"{name} ends in the middle, after line {number}: {error}"
+        raise ListError(msg) from error
+    except OSError as error:
+        msg = f"{name} cannot be read after line {number}: {error.strerror}"
+        raise ListError(msg) from error
+    if len(line) >= LONGEST_LINE:
+        msg = f"line {number + 1} of {name} has more than {LONGEST_LINE:,} characters: this is no list"
+        raise ListError(msg)
+    return line
 
 
 def _of_lines(lines: Iterator[str], form: str, name: str, column: str | None) -> Opened:

@@ -5,7 +5,7 @@ One reason: a list of a million URLs is a load test of whoever hosts them, unles
 answers slowly, or never, must cost its own rows time and nobody else's.
 
     connections   from 2 up to `per_host`, one more after each answer, half as many after each failure
-    rate          `per_host_rate`; after a 429 what the host let pass, then 5 % more after each quiet half minute
+    rate          `per_host_rate`; after a 429 what the host let pass, then more until the next 429, then 3/4 of that
     breaker       after 5 failures in a row a pause and one try; after the third such pause the host is given up
 
 Pure: no clock of its own, no I/O; what is random is spread, not hidden.
@@ -31,7 +31,10 @@ FIRST_CONNECTIONS: Final = 2.0
 BUSY_PAUSE_S: Final = 5.0
 """After a 429 that does not say how long; twice as long each time."""
 LONGEST_BUSY_PAUSE_S: Final = 120.0
-QUIET_S: Final = 30.0
+NEAR: Final = 0.85
+"""Of the rate that was too much: from here on slowly."""
+FAR_EVERY_S, FAR_STEP = 1.0, 1.15
+NEAR_EVERY_S, NEAR_STEP = 10.0, 1.03
 REMEMBERED: Final = 64  # times of the last answers of a host, from which its rate is learned
 
 
@@ -58,7 +61,8 @@ class _Host(Generic[T]):
     breaks: int = 0
     epoch: int = 0  # requests that began before the last pause tell nothing new
     busy: int = 0
-    quiet_since_s: float = 0.0
+    ceiling: float = float("inf")  # a rate that was too much
+    grown_s: float = 0.0
     learned: bool = False
     answers_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     given_up: bool = False
@@ -179,8 +183,7 @@ class Hosts(Generic[T]):
             state.answers_s.append(now_s)
             fast = 1.0 if not state.learned else 1 / max(state.connections, 1.0)
             state.connections = min(state.most, state.connections + fast)
-            if state.learned and state.rate and now_s - state.quiet_since_s > QUIET_S:
-                state.rate, state.quiet_since_s = state.rate * 1.05, now_s
+            self._grow(state, now_s)
         elif ending == "refused":
             state.not_before_s -= 1 / state.rate if state.rate else 0.0  # nobody was asked
         elif turn.epoch != state.epoch:
@@ -190,6 +193,15 @@ class Hosts(Generic[T]):
         elif ending == "failed":
             self._strike(state, now_s)
 
+    def _grow(self, state: _Host[T], now_s: float) -> None:
+        """Come back to a learned rate: fast while far below the one that was too much, slowly where it was."""
+        if not state.learned or now_s <= state.grown_s:
+            return
+        near = state.rate > NEAR * state.ceiling
+        if now_s - state.grown_s >= (NEAR_EVERY_S if near else FAR_EVERY_S):
+            most = self._policy.per_host_rate or float("inf")
+            state.rate, state.grown_s = min(state.rate * (NEAR_STEP if near else FAR_STEP), most), now_s
+
     def _slow_down(self, state: _Host[T], now_s: float, retry_after_s: float | None) -> None:
         """A pause as long as it asks for, then the rate at which it answered before."""
         state.busy += 1
@@ -197,10 +209,12 @@ class Hosts(Generic[T]):
         pause_s = pause_s if retry_after_s is None else max(retry_after_s, 0.5)
         answers = state.answers_s
         span_s = now_s + pause_s - answers[0] if answers else 0.0  # the pause is part of what it lets pass
-        allowed = len(answers) / span_s if len(answers) > 1 and span_s > 0 else 1 / pause_s
-        state.rate = min(state.rate or allowed, allowed) if not state.learned else min(0.8 * state.rate, allowed)
-        state.rate = max(state.rate, 1 / max(pause_s, 1.0) / 4)
-        state.learned, state.quiet_since_s = True, now_s + pause_s
+        if state.learned:
+            state.ceiling, state.rate = state.rate, 0.75 * state.rate
+        else:
+            allowed = len(answers) / span_s if len(answers) > 2 and span_s > 0 else 1 / pause_s
+            state.rate = min(state.rate or allowed, allowed)
+        state.learned, state.grown_s = True, now_s + pause_s
         state.connections = max(1.0, state.connections / 2)
         state.answers_s.clear()
         self._pause(state, now_s + pause_s)
