@@ -19,6 +19,7 @@ const UNFETCHED = new Set([
 const TOLD = new Set([...UNFETCHED, 'too_large', 'empty', 'broken_media', 'too_many_pixels', 'too_long', 'no_video', 'no_engine', 'no_address', 'not_sent']);
 /** Troubles with the server itself; what they ask for stands in the options. */
 const ADVISED = new Set(['offline', 'no_permission', 'unauthenticated', 'scope_missing', 'origin_refused', 'host_refused', 'not_laescan', 'unavailable', 'too_many_requests', 'queue_full']);
+const AWAY = new Set(['offline', 'no_permission', 'not_laescan']);
 const MOST_FACES = 12;
 
 /** @param {Check} check @param {Say} say @param {number} nowMs @returns {View} */
@@ -31,7 +32,7 @@ export function viewOf(check, say, nowMs) {
     id: check.id,
     state,
     busy: state === 'checking',
-    headline: say(`state_${state}`),
+    headline: say(trouble && !AWAY.has(trouble.code) && state === 'offline' ? 'state_refused' : `state_${state}`),
     detail: state === 'checking' ? progress(check, say) : sourceWords(check, say),
     percent: check.percent,
     reason: verdict?.reason ?? (failure && failureWords(failure, say)) ?? (trouble && troubleWords(trouble, check, say)) ?? '',
