@@ -2,8 +2,9 @@
 
 How much is drawn follows `wording.label_of`, the lower of what the face and the whole verdict say:
 manipulated = the attention map in colour over a greyed picture, with a contour, and a solid box;
-inconclusive = grey hatching and a dashed box; authentic = a thin box and nothing else. Words and numbers stand beside
-every colour. The map is scaled by its real strength (`AttentionMap.peak`), so that a faint map stays faint.
+inconclusive = grey hatching and a dashed box; authentic = a thin box and nothing else. A region that looks inpainted
+has blue corners, which no face has, and nothing inside is painted. Words and numbers stand beside every colour.
+The map is scaled by its real strength (`AttentionMap.peak`), so that a faint map stays faint.
 """
 
 import itertools
@@ -15,10 +16,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from scanner import palette, wording
-from scanner.contract import AttentionMap, FaceEvidence, Label, Verdict
+from scanner.contract import AttentionMap, FaceEvidence, Label, Region, Verdict
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
+Colour = tuple[int, int, int]
 
 LONG_SIDE_PX: Final = (640, 1600)
 """Pictures are drawn on within these bounds: letters stay readable on small ones, files stay small for large ones."""
@@ -34,6 +36,10 @@ CHIP: Final = {
     Label.INCONCLUSIVE: (201, 203, 214),
     Label.AUTHENTIC: (255, 255, 255),
 }
+REGION: Final = (120, 196, 255)
+"""Blue beside the yellow of faces: told apart with any colour vision (Okabe and Ito, "Color Universal Design")."""
+REGION_LEGEND: Final = "looks inpainted"
+GLINT: Final = (255, 255, 255, 60)
 CHIP_WORDS: Final = {
     Label.MANIPULATED: "manipulated",
     Label.INCONCLUSIVE: "unclear",
@@ -54,11 +60,17 @@ def draw_overlay(frame: Pixels, verdict: Verdict, frame_index: int) -> Pixels:
     draw = ImageDraw.Draw(picture, "RGBA")
     for face, label in zip(faces, labels, strict=True):
         _draw_box(draw, face, label, scale)
+    for region in verdict.regions:
+        _draw_corners(draw, _scaled(region.box, scale))
     taken: list[Box] = []
     for face, label in zip(faces, labels, strict=True):
-        taken.append(_draw_chip(draw, face, label, scale, taken))
-    if legend is not None:
-        _draw_legend(picture, legend, taken + [_scaled(face.box, scale) for face in faces])
+        words = "not judged" if face.score is None else f"{CHIP_WORDS[label]} {wording.number(face.score)}"
+        taken.append(_draw_chip(draw, _scaled(face.box, scale), words, CHIP[label], taken))
+    for region in verdict.regions:
+        taken.append(_draw_chip(draw, _scaled(region.box, scale), wording.region_words(region), REGION, taken))
+    if legend is not None or verdict.regions:
+        boxes = [_scaled(box, scale) for box in [f.box for f in faces] + [r.box for r in verdict.regions]]
+        _draw_legend(picture, legend, taken + boxes, has_regions=bool(verdict.regions))
     return np.asarray(picture, np.uint8)
 
 
@@ -78,6 +90,20 @@ def draw_crop(frame: Pixels, face: FaceEvidence, verdict: Verdict, size: int = 2
         return np.asarray(plain), np.asarray(plain)
     strength = _strength(face.attention).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(plain), np.asarray(_paint(plain, strength, label))
+
+
+def draw_region(frame: Pixels, region: Region, size: int = 240) -> Pixels:
+    """One region with as much around it as it is large, on a long side of `size` px, its corners drawn."""
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = region.box
+    aside, above = (x1 - x0) / 2, (y1 - y0) / 2
+    left, top = max(int(x0 - aside), 0), max(int(y0 - above), 0)
+    part = frame[top : min(int(y1 + above), height), left : min(int(x1 + aside), width)]
+    scale = size / max(part.shape[:2])
+    shape = max(1, round(scale * part.shape[1])), max(1, round(scale * part.shape[0]))
+    picture = Image.fromarray(np.ascontiguousarray(part)).resize(shape, Image.Resampling.BICUBIC)
+    _draw_corners(ImageDraw.Draw(picture, "RGBA"), _scaled((x0 - left, y0 - top, x1 - left, y1 - top), scale))
+    return np.asarray(picture)
 
 
 def fit(frame: Pixels) -> Image.Image:
@@ -182,6 +208,20 @@ def _draw_box(draw: ImageDraw.ImageDraw, face: FaceEvidence, label: Label, scale
             draw.line([a, b], fill=(*PAPER, 170 if thin else 255), width=width)
 
 
+def _draw_corners(draw: ImageDraw.ImageDraw, box: Box) -> None:
+    """The four corners of a box, with a dark rim that is seen on any picture."""
+    x0, y0, x1, y1 = box
+    width = _stroke(draw) + 1
+    side = min(x1 - x0, y1 - y0)
+    arm = min(max(3.0 * width, side / 4), 0.35 * side)
+    lines = [
+        [(x + dx * arm, y), (x, y), (x, y + dy * arm)] for x, dx in ((x0, 1), (x1, -1)) for y, dy in ((y0, 1), (y1, -1))
+    ]
+    for colour, thick in (((*INK, 190), width + 4), ((*REGION, 255), width)):
+        for line in lines:
+            draw.line(line, fill=colour, width=thick, joint="curve")
+
+
 def _dashes(
     start: tuple[float, float], end: tuple[float, float], dash: float
 ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
@@ -198,21 +238,20 @@ def _dashes(
         at += 2 * dash
 
 
-def _draw_chip(draw: ImageDraw.ImageDraw, face: FaceEvidence, label: Label, scale: float, taken: list[Box]) -> Box:
-    """The label in words with its number, above the box where there is room and no other chip."""
-    words = "not judged" if face.score is None else f"{CHIP_WORDS[label]} {wording.number(face.score)}"
+def _draw_chip(draw: ImageDraw.ImageDraw, about: Box, words: str, fill: Colour, taken: list[Box]) -> Box:
+    """The label in words with its number, above the box that it is about where there is room and no other chip."""
     font = ImageFont.load_default(_letter_px(draw.im.size))
     left, top, right, bottom = draw.textbbox((0, 0), words, font=font)
     pad = (bottom - top) * 0.45
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
-    x0, y0, _, y1 = _scaled(face.box, scale)
+    x0, y0, _, y1 = about
     x = min(max(x0, 0), max(draw.im.size[0] - width, 0))
     spots = [y0 - height - 3, y1 + 3, y0 + 3]
     room = [y for y in spots if 0 <= y <= draw.im.size[1] - height]
     free = [y for y in room if not any(_overlap((x, y, x + width, y + height), other) for other in taken)]
     y = (free or room or [0.0])[0]
     box = (x, y, x + width, y + height)
-    draw.rounded_rectangle(box, radius=height / 4, fill=(*CHIP[label], 240), outline=(*INK, 200))
+    draw.rounded_rectangle(box, radius=height / 4, fill=(*fill, 240), outline=(*INK, 200))
     draw.text((x + pad - left, y + pad - top), words, font=font, fill=INK)
     return box
 
@@ -230,17 +269,26 @@ def _letter_px(size: tuple[int, int]) -> float:
     return max(12.0, min(max(size), 1.5 * min(size)) / 50)
 
 
-def _draw_legend(picture: Image.Image, label: Label, taken: list[Box]) -> None:
-    """A bar from none to strong in the style that was drawn, in the corner that hides least."""
+def _draw_legend(picture: Image.Image, label: Label | None, taken: list[Box], *, has_regions: bool) -> None:
+    """What the marks mean, in the corner that hides least: the style of the maps from none to strong, the corners."""
     letter = 0.85 * _letter_px(picture.size)
     font = ImageFont.load_default(letter)
     draw = ImageDraw.Draw(picture, "RGBA")
+    row, pad = 1.35 * letter, 0.7 * letter
     title = "evidence of manipulation" + ("" if label is Label.MANIPULATED else " (unclear)")
-    row, pad, width = 1.35 * letter, 0.7 * letter, max(draw.textlength(title, font=font), 16 * letter)
-    x, y = _free_corner(picture.size, (width + 2 * pad, 3 * row + pad), pad, taken)
-    panel = (x, y, x + width + 2 * pad, y + 3 * row + pad)
-    draw.rounded_rectangle(panel, radius=pad, fill=(*INK, 205), outline=(255, 255, 255, 60))
+    titles = ([title] if label else []) + ([REGION_LEGEND] if has_regions else [])
+    width = max([*(draw.textlength(words, font=font) for words in titles), 16 * letter if label else 0])
+    width += 2 * letter if has_regions else 0
+    height = (3 * row if label else 0) + (1.1 * row if has_regions else 0) + pad
+    x, y = _free_corner(picture.size, (width + 2 * pad, height), pad, taken)
+    draw.rounded_rectangle((x, y, x + width + 2 * pad, y + height), radius=pad, fill=(*INK, 205), outline=GLINT)
     x, y = x + pad, y + pad * 0.6
+    if has_regions:
+        _draw_corners(draw, (x + 2, y + 0.15 * row, x + 1.2 * letter, y + 0.9 * row))
+        draw.text((x + 2 * letter, y), REGION_LEGEND, font=font, fill=PAPER)
+        y += 1.1 * row
+    if label is None:
+        return
     draw.text((x, y), title, font=font, fill=PAPER)
     bar = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).resize((round(width), round(row * 0.6)))
     picture.paste(_paint(Image.new("RGB", bar.size, (70, 70, 76)), bar, label), (round(x), round(y + row * 1.05)))

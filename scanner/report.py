@@ -29,6 +29,8 @@ MOST_FRAMES = 4
 """Frames of one video shown large: the worst ones, in time order."""
 MOST_FACES = 12
 """Faces shown as crops: one per person, the worst ones."""
+MOST_PARTS = 6
+"""Inpainted parts shown as crops: the surest ones."""
 JPEG_QUALITY = 86
 STATES: Final = {
     Label.MANIPULATED: "manipulated",
@@ -79,6 +81,16 @@ class Portrait:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One part of the whole picture that looks inpainted, with what is around it, as a data: URI."""
+
+    picture: str
+    width: int
+    height: int
+    words: str
+
+
+@dataclass(frozen=True)
 class Card:
     """All that the template says of one source."""
 
@@ -87,9 +99,11 @@ class Card:
     state: str
     headline: str
     outcome: Outcome
+    limit: float = 1.0  # of scores that count as manipulated: of faces, or of regions where they decide
     shots: tuple[Shot, ...] = ()
     portraits: tuple[Portrait, ...] = ()
     more_people: int = 0
+    parts: tuple[Part, ...] = ()
     timeline: Timeline | None = None
     facts: tuple[tuple[str, str], ...] = ()
 
@@ -134,9 +148,11 @@ def _card(number: int, item: ReportItem, folder: Path) -> Card:
         state=STATES[verdict.label],
         headline=wording.HEADLINES[verdict.label],
         outcome=outcome,
+        limit=wording.deciding_limit(verdict),
         shots=tuple(_shots(number, item, verdict, folder)),
         portraits=portraits[:MOST_FACES],
         more_people=max(len(portraits) - MOST_FACES, 0),
+        parts=_parts(item, verdict),
         timeline=timeline(verdict),
         facts=_facts(verdict),
     )
@@ -165,7 +181,7 @@ def _shots(number: int, item: ReportItem, verdict: Verdict, folder: Path) -> lis
         shots.append(
             Shot(
                 plain=_uri(_jpeg(np.asarray(overlay.fit(pixels)))),
-                marked=_uri(data) if faces else None,
+                marked=_uri(data) if faces or verdict.regions else None,
                 width=marked.shape[1],
                 height=marked.shape[0],
                 words=score if frame.time_s is None else f"{wording.moment(verdict, frame.time_s)}, {score}",
@@ -208,6 +224,20 @@ def _portrait(pixels: Pixels, face: FaceEvidence, verdict: Verdict) -> Portrait:
     )
 
 
+def _parts(item: ReportItem, verdict: Verdict) -> tuple[Part, ...]:
+    """The surest regions, cut out with what is around them."""
+    pixels = _frame_of(item, 0, verdict) if verdict.regions else None
+    if pixels is None:
+        return ()
+    shown = []
+    for number, region in enumerate(verdict.regions[:MOST_PARTS], start=1):
+        picture = overlay.draw_region(pixels, region)
+        x0, y0, x1, y1 = (round(side) for side in region.box)
+        words = f"score {wording.number(region.score)}, {x1 - x0} × {y1 - y0} px {wording.place(region, verdict.media)}"
+        shown.append(Part(_uri(_jpeg(picture)), picture.shape[1], picture.shape[0], f"Part {number}: {words}"))
+    return tuple(shown)
+
+
 def _facts(verdict: Verdict) -> tuple[tuple[str, str], ...]:
     media, model, cache = verdict.media, verdict.model, verdict.cache
     facts = [
@@ -218,6 +248,9 @@ def _facts(verdict: Verdict) -> tuple[tuple[str, str], ...]:
     if media.duration_s is not None:
         facts.insert(2, ("Duration", f"{wording.clock(media.duration_s)}, {len(verdict.frames)} frames looked at"))
     low, high = verdict.thresholds.authentic, verdict.thresholds.manipulated
+    if verdict.region_threshold is not None:
+        whole = f"looked at for inpainted parts, too; a part of {verdict.region_threshold:.2f} or more counts"
+        facts.append(("Whole picture", whole))
     facts += [
         ("Model", f"{model.model_id}, {model.backend}, {model.precision}"),
         ("Label rule", f"{high:.2f} or more: manipulated; {low:.2f} or less: authentic; between: inconclusive"),

@@ -128,5 +128,6 @@ def _facts(verdict: Verdict) -> str:
     faces = wording.counted(wording.people(verdict), "face")
     length = "" if media.duration_s is None else f", {wording.clock(media.duration_s)}"
     frames = "" if len(verdict.frames) == 1 else f", {wording.counted(len(verdict.frames), 'frame')}"
+    faces += f", {wording.counted(len(verdict.regions), 'inpainted part')}" if verdict.regions else ""
     total_s = sum(verdict.timings_s.values())
     return f"{media.format} {media.width}x{media.height}{length}{frames}, {faces}, {total_s:.1f} s"

@@ -124,6 +124,12 @@ def decided_by_region(verdict: Verdict) -> bool:
     return bool(verdict.regions) and (of_faces(verdict) or 0.0) < verdict.thresholds.manipulated
 
 
+def deciding_limit(verdict: Verdict) -> float:
+    """What the score was held against: the threshold of regions where they decide, else that of faces."""
+    limit = verdict.region_threshold if decided_by_region(verdict) else None
+    return verdict.thresholds.manipulated if limit is None else limit
+
+
 def region_words(region: Region) -> str:
     """What stands beside the box of a region."""
     return f"inpainted {number(region.score)}"
@@ -218,10 +224,9 @@ def _strength(score: float, limit: float) -> str:
 
 def _inpainted(verdict: Verdict) -> str:
     """The reason when a region decides: where it lies, and what the faces say."""
-    worst, limit = verdict.regions[0], verdict.region_threshold or 0.0
-    many = len(verdict.regions)
+    worst, many, limit = verdict.regions[0], len(verdict.regions), deciding_limit(verdict)
     what = "a part of the picture was" if many == 1 else f"{many} parts of the picture were"
-    where = place(worst, verdict.media) if many == 1 else f"the surest {place(worst, verdict.media)}"
+    where = _surest_place(verdict)
     scored = f"score {number(worst.score)}; {limit:.2f} or more counts as manipulated"
     strength, faces = _strength(worst.score, limit), _faces_beside(verdict)
     return f"{strength} evidence that {what} inpainted, {where} ({scored}). {faces} {NOT_PROOF}"
@@ -230,7 +235,7 @@ def _inpainted(verdict: Verdict) -> str:
 def _faces_beside(verdict: Verdict) -> str:
     score, judged = of_faces(verdict), [face for face in verdict.faces if face.score is not None]
     if score is None:
-        return "No face in it could be judged." if verdict.faces else "No face was found in it."
+        return "No face in it could be judged." if verdict.faces else "No face was found."
     one = len(judged) == 1
     who = "The one face in it" if one else f"The {len(judged)} faces judged"
     if score <= verdict.thresholds.authentic:
@@ -243,7 +248,12 @@ def _inpainted_too(verdict: Verdict) -> str:
         return ""
     worst, many = verdict.regions[0], len(verdict.regions)
     what = "A part of the picture looks" if many == 1 else f"{many} parts of the picture look"
-    return f"{what} inpainted, too, {place(worst, verdict.media)} (score {number(worst.score)}). "
+    return f"{what} inpainted, too, {_surest_place(verdict)} (score {number(worst.score)}). "
+
+
+def _surest_place(verdict: Verdict) -> str:
+    where = place(verdict.regions[0], verdict.media)
+    return where if len(verdict.regions) == 1 else f"the surest {where}"
 
 
 def _nothing_fit(verdict: Verdict) -> str:

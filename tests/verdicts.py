@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scanner import tiles
 from scanner.contract import Media, ModelInfo
+from scanner.model import SeenTile
+from scanner.survey import Survey
 from scanner.verdict import Calibration, FrameInfo, ScoredFace, judge
 
 CALIBRATION = Calibration(slope=1.0, intercept=0.0, authentic=0.3, manipulated=0.8)  # raw = log-odds
@@ -52,6 +55,22 @@ def still(*faces, **options):
         timings_s={},
         **options,
     )
+
+
+REGION_CALIBRATION = Calibration(slope=1.0, intercept=0.0, authentic=0.2, manipulated=0.95)
+
+
+def surveyed(*holes, size=(600, 800), raw=5.0, calibration=REGION_CALIBRATION):
+    """A survey by an ideal judge: tiles that hold a part of a hole (x0, y0, x1, y1) score `raw`, the others -5."""
+    plan, seen = tiles.plan(*size), []
+    for tile in plan:
+        x0, y0, x1, y1 = tile.box
+        middles = np.linspace(0, 1, 33)[1::2]
+        xs, ys = x0 + middles * (x1 - x0), y0 + middles * (y1 - y0)
+        inside = [np.outer((ys > b) & (ys < d), (xs > a) & (xs < c)) for a, b, c, d in holes]
+        hot = np.any(inside, axis=0) if inside else np.zeros((16, 16), bool)
+        seen.append(SeenTile(raw if hot.any() else -5.0, (3 * hot - 0.1).astype(np.float32)))
+    return Survey(size, plan, seen, calibration)
 
 
 def film(faces, frame_count=16, media=VIDEO, **options):
