@@ -68,6 +68,7 @@ def examine(environ: Mapping[str, str]) -> Diagnosis:
         settings_check,
         _versions(),
         *_model(settings),
+        *_regions(settings),
         _try("face detector", _face_detector),
         _engine(settings),
         _try("jail", lambda: _jail(settings)),
@@ -138,10 +139,25 @@ def _model(settings: Settings) -> tuple[Check, ...]:
         detector = Detector.load(settings)
     except BadWeights as error:
         return (Check("weights", ok=False, words=(f"{error.code}: {error}",)),)
+    return _weights("weights", detector), _backend(detector), _golden(detector)
+
+
+def _regions(settings: Settings) -> tuple[Check, ...]:
+    """The same for whole pictures; nothing where those are not looked at."""
+    if not settings.regions:
+        return ()
+    name = "weights for whole pictures"
+    try:
+        detector = Detector.load_for_regions(settings)
+    except BadWeights as error:
+        return (Check(name, ok=False, words=(f"{error.code}: {error}",)),)
+    return _weights(name, detector), _golden(detector, "golden scores for whole pictures")
+
+
+def _weights(name: str, detector: Detector) -> Check:
     about = detector.checkpoint.card.get("name", "no name")
     digest = "its digest is right" if detector.checkpoint.is_listed else "no digest to hold it against"
-    weights = Check("weights", ok=True, words=(f"model {detector.info.model_id} ({about}), {digest}",))
-    return weights, _backend(detector), _golden(detector)
+    return Check(name, ok=True, words=(f"model {detector.info.model_id} ({about}), {digest}",))
 
 
 def _backend(detector: Detector) -> Check:
@@ -154,15 +170,15 @@ def _backend(detector: Detector) -> Check:
     return Check("backend", ok=True, words=tuple(words))
 
 
-def _golden(detector: Detector) -> Check:
+def _golden(detector: Detector, name: str = "golden scores") -> Check:
     """Score the golden crops and compare with what the checkpoint remembers."""
     stored = np.asarray(detector.checkpoint.card.get("golden", ()), np.float64)
     scores = detector.score(golden_crops()).raw
     if stored.shape != scores.shape:
-        return Check("golden scores", ok=False, words=("the checkpoint has none; save it again with this version",))
+        return Check(name, ok=False, words=("the checkpoint has none; save it again with this version",))
     worst = float(np.abs(scores - stored).max())
     words = f"{len(stored)} crops scored, at most {worst:.1e} from what was stored (tolerance {GOLDEN_TOLERANCE:g})"
-    return Check("golden scores", ok=worst <= GOLDEN_TOLERANCE, words=(words,))
+    return Check(name, ok=worst <= GOLDEN_TOLERANCE, words=(words,))
 
 
 def _face_detector() -> Check:
@@ -179,7 +195,7 @@ def _engine(settings: Settings) -> Check:
         # a socket without an answer is an engine that hangs, or one that was killed and not started again
         return Check("engine", ok=not path.exists(), words=(str(error) if path.exists() else f"none runs at {path}",))
     who = f"{there.info.model_id} on {there.info.backend}, {there.info.precision}, at {path} (process {there.pid})"
-    how = f"up for {there.up_s:.0f} s, {there.frames} frames in {there.batches} batches"
+    how = f"up for {there.up_s:.0f} s, {there.frames} frames and {there.tiles} tiles in {there.batches} batches"
     waiting = f"{there.queued} interactive and {there.queued_bulk} bulk requests wait"
     return Check("engine", ok=True, words=(who, f"{how}, {there.halvings} halved for want of memory; {waiting}"))
 

@@ -90,7 +90,7 @@ function picture(verdict, pictures) {
   const frame = worstFrame(verdict);
   const caption = frame && frame.time_s !== null ? el('figcaption', {}, `At ${moment(verdict, frame.time_s)}`) : null;
   const size = { width: frame?.width ?? verdict.media.width, height: frame?.height ?? verdict.media.height };
-  const both = pictures.plain && pictures.marked && verdict.faces.length > 0;
+  const both = pictures.plain && pictures.marked && (verdict.faces.length > 0 || verdict.regions.length > 0);
   const alt = both || pictures.marked ? `With the evidence drawn on it. ${verdict.reason}` : 'As it was looked at';
   if (!both) {
     return el('figure', {}, framed(size, el('img', { src: pictures.marked ?? pictures.plain, alt, ...size })), caption);
@@ -151,6 +151,7 @@ function facts(verdict) {
     ['Model', `${model.model_id}, ${model.backend}, ${model.precision}`],
     ['Label rule', `${thresholds.manipulated.toFixed(2)} or more: manipulated; ${thresholds.authentic.toFixed(2)} or less: authentic; between: inconclusive`],
     ['Time', Object.entries(verdict.timings_s).map(([stage, seconds]) => `${stage} ${duration(Number(seconds))}`).join(', ') || 'not measured'],
+    verdict.region_threshold !== null && ['Whole picture', `looked at for inpainted parts, too; a part of ${verdict.region_threshold.toFixed(2)} or more counts`],
     cache.kind !== 'miss' && ['Remembered', `${cache.kind} match${cache.distance === null ? '' : `, ${cache.distance} bits apart`}`],
   ];
   const list = rows.flatMap((row) => (row ? [el('dt', {}, row[0]), el('dd', {}, row[1])] : []));

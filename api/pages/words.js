@@ -40,10 +40,11 @@ export function moment(verdict, seconds) {
 /** @param {number} count @param {string} noun */
 export const counted = (count, noun) => (count === 1 ? `1 ${noun}` : `${count} ${noun}s`);
 
-/** What one face or frame may be called: never more than the whole verdict says. @param {number | null} score @param {any} verdict */
+/** What one face or frame may be called: never more than all faces together say. @param {number | null} score @param {any} verdict */
 export function labelOf(score, verdict) {
-  if (score === null || verdict.score === null) return 'inconclusive';
-  const lower = verdict.label === 'manipulated' ? score : Math.min(score, verdict.score);
+  const whole = verdict.regions.length ? verdict.frames[0].score : verdict.score;
+  if (score === null || whole === null) return 'inconclusive';
+  const lower = whole >= verdict.thresholds.manipulated ? score : Math.min(score, whole);
   if (lower >= verdict.thresholds.manipulated) return 'manipulated';
   return lower <= verdict.thresholds.authentic ? 'authentic' : 'inconclusive';
 }
