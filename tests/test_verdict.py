@@ -240,6 +240,24 @@ def test_what_early_exit_calls_manipulated_no_later_frame_clears(early, late):
         assert film(faces + talking_head(late, first=8)).label is not Label.AUTHENTIC
 
 
+@fast
+@given(st.lists(st.floats(-10, 10), min_size=8, max_size=8), st.integers(0, 7), st.floats(-50, 50))
+def test_what_early_exit_calls_authentic_no_frame_between_would_change(early, wild, raw):
+    edge = (math.log(CALIBRATION.authentic / (1 - CALIBRATION.authentic)) - CALIBRATION.intercept) / CALIBRATION.slope
+    seen = talking_head([edge - abs(one) - 1e-6 for one in early])
+    assert agree_strongly(seen, frame_count=8, calibration=CALIBRATION)
+    assert film(seen, 8).label is Label.AUTHENTIC
+    between = [replace(face, frame=2 * face.frame + 1) for face in seen]
+    between[wild] = replace(between[wild], raw=raw)
+    assert film([replace(face, frame=2 * face.frame) for face in seen] + between).label is Label.AUTHENTIC
+
+
+def test_one_face_that_does_not_look_authentic_asks_for_the_other_frames():
+    assert not agree_strongly(talking_head([LOW] * 7 + [0.0]), frame_count=8, calibration=CALIBRATION)
+    passer_by = scored(0.0, frame=3, track=1)
+    assert not agree_strongly([*talking_head([LOW] * 8), passer_by], frame_count=8, calibration=CALIBRATION)
+
+
 # ---------------------------------------------------------------- attention, words, warnings
 
 
