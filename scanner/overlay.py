@@ -55,22 +55,23 @@ def draw_overlay(frame: Pixels, verdict: Verdict, frame_index: int) -> Pixels:
     picture = fit(frame)
     scale = picture.width / frame.shape[1]
     faces = [face for face in verdict.faces if face.frame == frame_index]
+    regions = verdict.regions if frame_index == 0 else ()
     labels = [wording.label_of(face.score, verdict) for face in faces]
     picture, legend = _draw_maps(picture, faces, labels, scale)
     draw = ImageDraw.Draw(picture, "RGBA")
     for face, label in zip(faces, labels, strict=True):
         _draw_box(draw, face, label, scale)
-    for region in verdict.regions:
+    for region in regions:
         _draw_corners(draw, _scaled(region.box, scale))
     taken: list[Box] = []
     for face, label in zip(faces, labels, strict=True):
         words = "not judged" if face.score is None else f"{CHIP_WORDS[label]} {wording.number(face.score)}"
         taken.append(_draw_chip(draw, _scaled(face.box, scale), words, CHIP[label], taken))
-    for region in verdict.regions:
+    for region in regions:
         taken.append(_draw_chip(draw, _scaled(region.box, scale), wording.region_words(region), REGION, taken))
-    if legend is not None or verdict.regions:
-        boxes = [_scaled(box, scale) for box in [f.box for f in faces] + [r.box for r in verdict.regions]]
-        _draw_legend(picture, legend, taken + boxes, has_regions=bool(verdict.regions))
+    if legend is not None or regions:
+        boxes = [_scaled(box, scale) for box in [f.box for f in faces] + [r.box for r in regions]]
+        _draw_legend(picture, legend, taken + boxes, has_regions=bool(regions))
     return np.asarray(picture, np.uint8)
 
 

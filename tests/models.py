@@ -32,10 +32,10 @@ def random_encoder(config=None, seed=0):
     return encoder.eval()
 
 
-def random_checkpoint(folder, *, config=None, seed=0, calibration=CALIBRATION):
+def random_checkpoint(folder, *, config=None, seed=0, calibration=CALIBRATION, name="tiny", **card):
     """Path of a saved random checkpoint; its raw scores are within -1..1, so the calibration decides the label."""
-    path = folder / "tiny.safetensors"
-    save_checkpoint(path, random_encoder(config, seed), calibration, {"name": "random weights, for tests"})
+    path = folder / f"{name}.safetensors"
+    save_checkpoint(path, random_encoder(config, seed), calibration, {"name": "random weights, for tests", **card})
     return path
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from verdicts import HIGH, LOW, scored, still
+from verdicts import HIGH, LOW, scored, still, surveyed
 
 from scanner import palette
-from scanner.contract import Label
-from scanner.overlay import LONG_SIDE_PX, draw_crop, draw_overlay
+from scanner.contract import Label, Region
+from scanner.overlay import LONG_SIDE_PX, REGION, draw_crop, draw_overlay, draw_region
 
 GREY = np.full((600, 800, 3), 128, np.uint8)
 
@@ -77,6 +77,52 @@ def test_faint_evidence_stays_faint_although_its_map_is_scaled_to_its_own_peak()
         heats.append(colourfulness(without_chips(draw_overlay(GREY, verdict, 0), verdict)).max())
     assert heats[0] > 100
     assert heats[1] < 10
+
+
+def blue(pixels):
+    """(H, W): where the colour of regions is."""
+    return (np.abs(pixels.astype(int) - REGION) < 16).all(axis=2)  # chips let a little of the picture through
+
+
+def test_a_region_gets_blue_corners_and_its_inside_is_untouched():
+    verdict = still(survey=surveyed((480, 304, 688, 416)))
+    x0, y0, x1, y1 = (int(v) for v in verdict.regions[0].box)
+    drawn = draw_overlay(GREY, verdict, 0)
+    for y, x in ((y0, x0), (y0, x1), (y1, x0), (y1, x1)):
+        assert blue(drawn[y - 3 : y + 4, x - 3 : x + 4]).any()
+    assert (drawn[y0 + 8 : y1 - 8, x0 + 8 : x1 - 8] == 128).all()
+    assert (drawn[y0 : y1 : y1 - y0 - 1, (x0 + x1) // 2] == 128).all(), "corners only: no outline is known"
+    assert blue(drawn[y0 - 40 : y0 - 6, x0:x1]).any(), "the chip with its number stands above"
+    assert blue(drawn[560:, :200]).any(), "the legend tells what the corners are"
+
+
+def test_without_a_region_nothing_more_is_drawn():
+    for faces in ([], [scored(LOW)], [scored(HIGH, peak_at=(8, 8))]):
+        surveyed_only = draw_overlay(GREY, still(*faces, survey=surveyed()), 0)
+        assert np.array_equal(surveyed_only, draw_overlay(GREY, still(*faces), 0))
+
+
+def test_a_region_makes_no_face_hot():
+    verdict = still(scored(0.5, peak_at=(8, 8)), survey=surveyed((480, 304, 688, 416)))
+    assert verdict.label is Label.MANIPULATED
+    assert colourfulness(without_chips(draw_overlay(GREY, verdict, 0), verdict)).max() == 0
+
+
+def test_face_and_region_share_one_legend():
+    verdict = still(scored(HIGH, peak_at=(8, 8)), survey=surveyed((480, 304, 688, 416)))
+    alone = draw_overlay(GREY, still(scored(HIGH, peak_at=(8, 8))), 0)
+    both = draw_overlay(GREY, verdict, 0)
+    assert not blue(alone).any()
+    assert blue(both[480:, :300]).any()
+    assert (colourfulness(both[480:, :300]) > 60).sum() > 1000, "the scale of the maps is still there"
+
+
+@pytest.mark.parametrize("box", [(0, 0, 16, 16), (0, 0, 800, 600), (784, 592, 800, 600), (300, 200, 620, 216)])
+def test_any_region_can_be_cut_out_with_what_is_around_it(box):
+    frame = np.full((600, 800, 3), 128, np.uint8)
+    part = draw_region(frame, Region(tuple(map(float, box)), 0.99))
+    assert max(part.shape) == 240
+    assert blue(part).any()
 
 
 def test_skin_is_greyed_so_that_it_is_not_taken_for_heat():

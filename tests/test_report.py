@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
-from verdicts import HIGH, LOW, film, scored, still, talking_head
+from verdicts import HIGH, LOW, film, scored, still, surveyed, talking_head
 
 from scanner.contract import CacheInfo, Failure, Outcome
 from scanner.report import ReportItem, write_report
@@ -101,6 +101,38 @@ def test_a_picture_is_told_and_shown_with_and_without_its_evidence(tmp_path):
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["01-overlay.jpg", "report.html"]
     with Image.open(tmp_path / "new" / "folder" / "01-overlay.jpg") as beside:
         assert beside.size == (800, 600)
+
+
+def whole(*faces, holes=()):
+    verdict = still(*faces, survey=surveyed(*holes))
+    kept = Kept(np.full((600, 800, 3), 128, np.uint8), 0)
+    return ReportItem(Outcome(source="a.jpg", verdict=verdict), (kept,))
+
+
+def test_inpainted_parts_are_shown_although_there_is_no_face(tmp_path):
+    page = page_of(tmp_path, whole(holes=[(500, 300, 700, 420), (40, 460, 150, 560)]))
+    for words in ("The parts that look inpainted", "Part 1: score >0.99, ", "Part 2: ", "0.95 or more counts"):
+        assert words in page.text
+    assert [image.size[0] for image in pictures(page)] == [800, 800, 240, 240]
+    assert [attrs["type"] for attrs in page.all("input")] == ["checkbox"], "the corners can be taken away"
+    assert "manipulated from 0.95" in page.text, "the scale is that of what decided"
+
+
+def test_a_whole_picture_without_a_sign_shows_no_parts_but_says_that_it_was_looked_at(tmp_path):
+    page = page_of(tmp_path, whole(scored(LOW)), picture(raw=LOW))
+    assert page.text.count("looked at for inpainted parts, too") == 1
+    assert "look inpainted" not in page.text
+    assert "Blue corners" not in page.text
+
+
+def test_many_parts_are_cut_short_and_counted(tmp_path):
+    item = whole(holes=[(40, 40, 120, 120)])
+    many = tuple(msgspec.structs.replace(item.outcome.verdict.regions[0]) for _ in range(9))
+    verdict = msgspec.structs.replace(item.outcome.verdict, regions=many)
+    page = page_of(tmp_path, ReportItem(Outcome(source="a.jpg", verdict=verdict), item.frames))
+    assert "Part 6" in page.text
+    assert "Part 7" not in page.text
+    assert "And 3 more with lower scores." in page.text
 
 
 @pytest.mark.parametrize("source", HOSTILE)

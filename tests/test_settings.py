@@ -31,6 +31,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ("IMAGE_TIMEOUT_S", "7", 7.0),
         ("REQUIRE_JAIL", "false", False),
         ("REQUIRE_JAIL", "0", False),
+        ("REGIONS", "true", True),
         ("USER_AGENT", "me (me@example.org)", "me (me@example.org)"),
         ("ALLOW_NETWORKS", "192.168.7.0/24, fd00::/8", ("192.168.7.0/24", "fd00::/8")),
         ("ALLOW_NETWORKS", "", ()),

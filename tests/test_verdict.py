@@ -10,12 +10,25 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from verdicts import CALIBRATION, HIGH, LOW, MODEL, PICTURE, VIDEO, film, scored, still, talking_head
+from verdicts import (
+    CALIBRATION,
+    HIGH,
+    LOW,
+    MODEL,
+    PICTURE,
+    REGION_CALIBRATION,
+    VIDEO,
+    film,
+    scored,
+    still,
+    surveyed,
+    talking_head,
+)
 
-from scanner.contract import Label, Verdict
+from scanner.contract import Label, Region, Verdict
 from scanner.errors import Internal
 from scanner.verdict import Calibration, FrameInfo, agree_strongly, judge
-from scanner.wording import clock, label_of, moment, number, part
+from scanner.wording import clock, label_of, moment, number, part, place
 
 RAWS = st.floats(-50, 50)
 CROWDS = st.lists(
@@ -338,6 +351,95 @@ def test_a_face_is_never_called_worse_than_the_verdict():
     assert verdict.faces[0].score > CALIBRATION.manipulated
     assert label_of(verdict.faces[0].score, verdict) is Label.AUTHENTIC
     assert label_of(None, verdict) is Label.INCONCLUSIVE
+
+
+HOLE = (500, 300, 700, 420)
+
+
+def test_a_region_makes_a_picture_without_a_face_manipulated_and_the_reason_says_why():
+    verdict = still(survey=surveyed(HOLE))
+    (region,) = verdict.regions
+    assert (verdict.label, verdict.score, verdict.faces) == (Label.MANIPULATED, region.score, ())
+    assert verdict.frames[0].score is None, "no face was judged"
+    assert verdict.region_threshold == REGION_CALIBRATION.manipulated
+    assert verdict.reason == (
+        "Very strong evidence that a part of the picture was inpainted, at the right (score >0.99; 0.95 or more counts "
+        "as manipulated). No face was found. This is evidence, not proof."
+    )
+
+
+@pytest.mark.parametrize(
+    ("faces", "words"),
+    [
+        ([scored(LOW)], "The one face in it shows no sign of manipulation (score 0.02)."),
+        ([scored(LOW), scored(LOW, track=1)], "The 2 faces judged show no sign of manipulation"),
+        ([scored(0.5)], "The one face in it alone would be inconclusive (score 0.62)."),
+        ([scored(0.5, quality=0.01)], "No face in it could be judged."),
+    ],
+)
+def test_a_region_decides_over_faces_that_say_less_and_they_keep_their_own_labels(faces, words):
+    alone, verdict = still(*faces), still(*faces, survey=surveyed(HOLE))
+    assert (verdict.label, verdict.score) == (Label.MANIPULATED, verdict.regions[0].score)
+    assert words in verdict.reason
+    assert verdict.faces == alone.faces
+    assert [label_of(f.score, verdict) for f in verdict.faces] == [label_of(f.score, alone) for f in alone.faces]
+
+
+def test_in_a_crowd_a_region_paints_no_face_that_the_crowd_acquits():
+    crowd = [scored(2.0), *(scored(LOW, track=i) for i in range(1, 20))]
+    verdict = still(*crowd, survey=surveyed(HOLE))
+    assert verdict.label is Label.MANIPULATED
+    assert verdict.faces[0].score > CALIBRATION.manipulated
+    assert label_of(verdict.faces[0].score, verdict) is Label.AUTHENTIC
+
+
+def test_with_a_forged_face_both_are_named_and_the_larger_score_counts():
+    face, weak, strong = scored(HIGH), surveyed(HOLE, raw=3.1), surveyed(HOLE, (40, 460, 150, 560), raw=6.0)
+    assert still(face, survey=weak).score == still(face).score > still(face, survey=weak).regions[0].score
+    verdict = still(face, survey=strong)
+    assert verdict.score == verdict.regions[0].score > still(face).score
+    assert verdict.reason.startswith("Very strong evidence of manipulation in the face, ")
+    assert "(score 0.98; 0.80 or more counts as manipulated)" in verdict.reason, "the face's own score"
+    assert "2 parts of the picture look inpainted, too, the surest at the" in verdict.reason
+    assert label_of(verdict.faces[0].score, verdict) is Label.MANIPULATED
+
+
+@pytest.mark.parametrize("faces", [[], [scored(LOW)], [scored(0.5)], [scored(HIGH)], [scored(0.5, quality=0.01)]])
+def test_a_survey_that_finds_nothing_changes_nothing(faces):
+    alone, verdict = still(*faces), still(*faces, survey=surveyed())
+    assert msgspec.structs.replace(verdict, region_threshold=None, reason=alone.reason) == alone
+    if faces:
+        assert verdict.reason == alone.reason
+    else:
+        assert verdict.reason.endswith("was found in the picture, and no other part of it looks inpainted.")
+
+
+def test_a_region_never_counts_below_the_threshold_of_faces():
+    lenient = Calibration(slope=1.0, intercept=0.0, authentic=0.1, manipulated=0.5)
+    assert still(survey=surveyed(HOLE, raw=1.0, calibration=lenient)).label is Label.NO_FACE  # P = 0.73
+    verdict = still(survey=surveyed(HOLE, raw=1.5, calibration=lenient))  # P = 0.82
+    assert verdict.region_threshold == CALIBRATION.manipulated
+    assert verdict.score >= verdict.thresholds.manipulated, "one rule tells the label of every score"
+
+
+def test_a_picture_that_was_shrunk_for_its_tiles_is_warned_of():
+    survey = surveyed(size=(6000, 8000))
+    (warning,) = still(survey=survey).warnings
+    assert f"shrunk to {survey.shrunk_to:.0%}" in warning
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ((0, 0, 100, 100), "at the top left"),
+        ((350, 250, 450, 350), "in the middle"),
+        ((350, 500, 450, 600), "at the bottom"),
+        ((700, 250, 800, 350), "at the right"),
+        ((0, 0, 800, 600), "in the middle"),
+    ],
+)
+def test_places_are_told_by_thirds(box, words):
+    assert place(Region(box, 1.0), PICTURE) == words
 
 
 def test_times_in_a_short_clip_are_told_in_tenths():
