@@ -67,3 +67,9 @@ def test_a_model_that_ranks_backwards_cannot_be_calibrated():
     real, fake, alarm = drawn()
     with pytest.raises(ValueError, match="slope"):
         calibrate(fake, real, alarm)
+
+
+def test_the_alarm_heeds_the_real_crops_too_where_photographs_are_few():
+    real, fake, _ = drawn()
+    calibration = calibrate(real, fake, real[:40] - 1)
+    assert np.mean(probability(real, calibration) >= calibration.manipulated) == pytest.approx(FALSE_ALARMS, abs=1e-3)

@@ -77,3 +77,24 @@ def test_lives_include_video_and_screenshots_and_no_strength_means_none(monkeypa
     assert 4 <= len(used) <= 24  # two of each that was drawn: 40 / 7 lives
     rng = np.random.default_rng(0)
     assert all((lives.draw(rng, strength=0)(small) == small).all() for _ in range(5))
+
+
+def test_tones_are_the_same_for_both_of_a_pair_and_most_pictures_keep_theirs():
+    kept = grey = 0
+    for seed in range(200):
+        tone = lives.draw_tone(np.random.default_rng(seed))
+        toned = tone(picture())
+        assert (toned.shape, toned.dtype) == (picture().shape, np.uint8)
+        assert np.array_equal(toned, tone(picture()))
+        assert error(toned, picture()) < 60
+        kept += np.array_equal(toned, picture())
+        grey += not np.ptp(toned, axis=2).any()
+    assert 90 < kept < 145  # 7 of 12
+    assert 12 < grey < 40  # 1 of 8
+
+
+def test_without_strength_no_tone_changes():
+    assert all(
+        np.array_equal(lives.draw_tone(np.random.default_rng(seed), strength=0.0)(picture()), picture())
+        for seed in range(20)
+    )

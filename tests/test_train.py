@@ -246,6 +246,15 @@ def test_a_run_may_begin_with_another_runs_weights_and_says_the_same_at_first(tr
     assert begun.step == 0
 
 
+def test_a_run_that_begins_with_one_of_its_own_shape_takes_all_of_it(tmp_path):
+    grown = replace(CONFIG, model=replace(CONFIG.model, relative=True, blocks=1))
+    first, second = tmp_path / "first", tmp_path / "second"
+    train.train(portraits(), grown, first)
+    begun = Run(replace(grown, begin_with=str(first / "state.pt"), seed=5), second)
+    kept = torch.load(first / "state.pt", weights_only=True)["model"]
+    torch.testing.assert_close(dict(begun.model.state_dict()), dict(kept), atol=0, rtol=0)
+
+
 def test_fields_of_the_config_are_set_by_name_and_typos_are_refused():
     config = train.configured(CONFIG, ["steps=9", "lr=1e-4", "lives=wide", "model.relative=true"])
     assert (config.steps, config.lr, config.lives, config.model.relative) == (9, 1e-4, "wide", True)

@@ -1,7 +1,7 @@
 """Raw validation scores in, `Calibration` out: a logistic fit and the two thresholds.
 
 The upper threshold is chosen by what a wrong "manipulated" costs: at most `FALSE_ALARMS` of re-encoded real validation
-pictures may reach it.  The lower one is chosen by what a wrong "authentic" costs: at most `MISSES` of validation
+photographs may reach it, nor more of the real crops that forgeries were made from: these are of more people.  The lower one is chosen by what a wrong "authentic" costs: at most `MISSES` of validation
 forgeries may fall to it.  Between them the verdict is `inconclusive`.
 """
 
@@ -35,10 +35,11 @@ def logistic(real: ArrayLike, fake: ArrayLike, *, steps: int = 50) -> tuple[floa
 
 
 def calibrate(real: ArrayLike, fake: ArrayLike, real_reencoded: ArrayLike) -> Calibration:
-    """Fit on validation scores; `real_reencoded` (photographs after a life on the web) set the upper threshold."""
+    """Fit on validation scores; `real_reencoded` (photographs after a life on the web) and `real` bound false alarms."""
     slope, intercept = logistic(real, fake)
-    r, f = (sigmoid(slope * np.asarray(s, np.float64) + intercept) for s in (real_reencoded, fake))
-    manipulated = float(np.clip(metrics.threshold_at(r, FALSE_ALARMS), 0.5, 1 - 1e-9))
+    photos, crops, f = (sigmoid(slope * np.asarray(s, np.float64) + intercept) for s in (real_reencoded, real, fake))
+    strictest = max(metrics.threshold_at(reals, FALSE_ALARMS) for reals in (photos, crops))
+    manipulated = float(np.clip(strictest, 0.5, 1 - 1e-9))
     authentic = float(np.clip(np.quantile(f, MISSES), 0.001, manipulated))
     return Calibration(slope=slope, intercept=intercept, authentic=authentic, manipulated=manipulated)
 

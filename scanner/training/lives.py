@@ -1,7 +1,8 @@
-"""More of what happens to pictures on their way: video codecs and screenshots, on top of `degrade`'s resaving.
+"""More of what happens to pictures on their way: tones, video codecs and screenshots, on top of `degrade`'s resaving.
 
 In and out: (H, W, 3) uint8 RGB. Both members of a pair are given the same, so that it tells nothing.
-One reason: a detector that has never seen a screenshot or a video frame takes their traces for a forgery's.
+One reason: a detector that has never seen a screenshot or a video frame takes their traces for a forgery's. Without
+grey pictures in training, 49 % of real validation photographs were called manipulated once their colour was gone.
 """
 
 from collections.abc import Callable
@@ -19,8 +20,12 @@ Life = Callable[..., Treatment]
 
 
 def draw(rng: Generator, *, strength: float = 1.0) -> Treatment:
-    """A life of `degrade`, and after it, each one time in seven, a video's frame or a screenshot."""
-    first = degrade.draw(rng, strength=strength)
+    """Maybe another tone, a life of `degrade`, then, each one time in seven, a video's frame or a screenshot."""
+    toned, resaved = draw_tone(rng, strength=strength), degrade.draw(rng, strength=strength)
+
+    def first(picture: Pixels) -> Pixels:
+        return resaved(toned(picture))
+
     chance = rng.random()
     if chance < strength / 7:
         crf = int(rng.integers(20, 36))
@@ -29,6 +34,28 @@ def draw(rng: Generator, *, strength: float = 1.0) -> Treatment:
         screen = draw_screenshot(rng)
         return lambda picture: screen(first(picture))
     return first
+
+
+def draw_tone(rng: Generator, *, strength: float = 1.0) -> Treatment:
+    """What filters and cameras do to colour: grey (1 of 8), a tint (1 of 6), another gamma (1 of 8), or nothing."""
+    kind = rng.choice(
+        ["grey", "tint", "gamma", "none"], p=[strength / 8, strength / 6, strength / 8, 1 - strength * 5 / 12]
+    )
+    if kind == "grey":
+        return grey
+    if kind == "none":
+        return lambda picture: picture
+    powers = rng.uniform(0.7, 1.4, 1) if kind == "gamma" else np.ones(1)
+    gains = rng.uniform(0.85, 1.15, 3) if kind == "tint" else np.ones(3)
+    levels = 255 * (np.arange(256)[:, None] / 255) ** powers * gains  # (256, 3)
+    curve = levels.clip(0, 255).round().astype(np.uint8)[None]
+    return lambda picture: np.asarray(cv2.LUT(picture, curve), np.uint8)
+
+
+def grey(picture: Pixels) -> Pixels:
+    """Without its colour."""
+    luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def draw_screenshot(rng: Generator) -> Treatment:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scanner.contract import Label
 from scanner.lae import Encoder
-from scanner.training import degrade, metrics
+from scanner.training import degrade, lives, metrics
 from scanner.training.calibrate import sigmoid
 from scanner.training.data import Sample
 from scanner.training.masks import Mask
@@ -166,13 +166,13 @@ SHORTCUTS: dict[str, degrade.Treatment] = {
     "cold tint": partial(_tinted, gains=(0.9, 1.0, 1.1)),
     "brighter": partial(_toned, gamma=0.75),
     "darker": partial(_toned, gamma=1.35),
-    "grey": lambda p: np.repeat(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)[..., None], 3, 2).astype(np.uint8),
+    "grey": lives.grey,
     "blurred": lambda p: np.asarray(cv2.GaussianBlur(p, (0, 0), 1.2), np.uint8),
     "sharpened": _sharpened,
     "grainy": _grainy,
     "jpeg 50 twice": lambda p: degrade.jpeg(degrade.jpeg(p, 50), 50),
 }
-"""Things that happen to real pictures and are no forgery; tints, grey and sharpening are no part of training either."""
+"""Things that happen to real pictures and are no forgery; sharpening is no part of training either."""
 
 
 def _share(count: int, of: int) -> float | None:

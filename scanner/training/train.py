@@ -105,6 +105,9 @@ def take_weights(model: LAE, state: Path) -> None:
     before = json.loads((state.parent / "config.json").read_text())["model"]
     other = LAE(LAEConfig(**{**before, "widths": tuple(before["widths"])}))
     other.load_state_dict(torch.load(state, map_location="cpu", weights_only=True)["model"])
+    if other.config == model.config:
+        model.load_state_dict(other.state_dict())
+        return
 
     def stages(encoder: Encoder) -> list[nn.Module]:
         return [stage for stage in encoder.stages if isinstance(stage, ConvBNReLU)]
