@@ -7,6 +7,7 @@ for each row" is one object's promise, whoever scans: this process or workers el
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from scanner.polite import Policy
 from scanner.rows import Output, OutputError, Result, outer_name, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Coroutine, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Plan:
     rewrite: bool = False
     rescan: bool = False
     keep: bool = False
+    queue: str | None = None  # URL of the Redis whose workers scan
 
     @property
     def journal(self) -> Path:
@@ -84,6 +86,7 @@ class Book:
         self.skipped_rows = 0  # that were in the output before
         self.written_rows = journal.count_rows()
         self.tally: Counter[str] = Counter()  # of this run
+        self._stopping = asyncio.Event()
         output.resume(journal.size)
 
     # ------------------------------------------------------------ for Dispatch
@@ -133,10 +136,15 @@ class Book:
     # ------------------------------------------------------------ writing
 
     async def keep_writing(self) -> None:
-        """Write once a second, until cancelled; raises OutputError."""
-        while True:
-            await asyncio.sleep(FLUSH_S if not self.is_congested() else 0)
+        """Write once a second, until `stop_writing`, then what is left; raises OutputError."""
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 0.01 if self.is_congested() else FLUSH_S)
             await self.flush()
+
+    def stop_writing(self) -> None:
+        """Let `keep_writing` write what is left and end; a write that was cut off would be lost, so none is cancelled."""
+        self._stopping.set()
 
     async def flush(self) -> None:
         """Write what has come: first the output, then the journal, which says that it is there."""
@@ -145,7 +153,7 @@ class Book:
             return
         try:
             records = [record_of(entry, result, self._names) for entry, _, result in batch]
-            size = await asyncio.to_thread(self._output.write, records)
+            size = await _whole(asyncio.to_thread(self._output.write, records))
             new = {key: self._fresh[key] for _, key, _ in batch if key in self._fresh}
             self._journal.commit(list(new.items()), [(entry.row, key) for entry, key, _ in batch], size)
         except OutputError:
@@ -177,6 +185,16 @@ class Book:
             raise OtherListError(_other_list(f"row {entry.row} was another source"))
         self.skipped_rows += 1
         return True
+
+
+async def _whole(work: "Coroutine[None, None, int]") -> int:
+    """The end of a write, whatever is cancelled meanwhile: half of it would leave output and journal apart."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        return task.result()
 
 
 def _other_list(why: str) -> str:

@@ -83,6 +83,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     bulk.add_argument("--column", metavar="NAME", help="the column with the URLs (default: found)")
     bulk.add_argument("--format", choices=FORMATS, help="what LIST is, where its name does not tell")
     bulk.add_argument("--report", type=Path, metavar="DIR", help="write one page: distribution, worst, failures")
+    bulk.add_argument("--queue", metavar="URL", help="let the `laescan bulk-worker`s of this Redis scan, anywhere")
     again = bulk.add_argument_group("going on with an OUT that is there")
     again.add_argument(
         "--retry-failed", nargs="?", const="", metavar="CODES", help="scan again what failed, or what failed with these"
@@ -107,6 +108,40 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     shown = bulk.add_mutually_exclusive_group()
     shown.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary")
     shown.add_argument("--json-progress", action="store_true", help="progress and summary as JSON lines on stderr")
+    _add_worker(commands)
+
+
+def _add_worker(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    worker = commands.add_parser(
+        "bulk-worker",
+        help="scan pieces of lists for `laescan bulk --queue` on this or other machines",
+        description="Take pieces of lists from a Redis and scan them, one after the other, with the engine of this "
+        "machine or one of its own. One or two per machine are enough: each holds hundreds of connections.",
+        epilog="Ctrl+C ends it after the piece that it has; twice at once: another worker gets what is missing.",
+    )
+    worker.add_argument("--redis", metavar="URL", help="the Redis to use (default: LAESCAN_REDIS_URL)")
+
+
+def run_worker(given: argparse.Namespace) -> int:
+    """Be a worker for pieces of lists; raises SettingsError."""
+    from redis.exceptions import RedisError
+
+    from scanner.shard_worker import run
+
+    environ = dict(os.environ)
+    if given.redis is not None:
+        environ[f"{PREFIX}REDIS_URL"] = given.redis
+    settings = Settings.from_env(environ)
+    if not settings.redis_url:
+        msg = "a worker needs a Redis: --redis URL, or LAESCAN_REDIS_URL"
+        raise SettingsError(msg)
+    try:
+        run(settings)
+    except EngineError as error:
+        return _fail(f"{error.code}: {error}", Exit.NO_ENGINE)
+    except RedisError as error:
+        return _fail(f"no Redis answers at {settings.redis_url}: {error}", Exit.NO_ENGINE)
+    return Exit.OK
 
 
 def _positive(text: str) -> int:
@@ -132,6 +167,10 @@ def _rate(text: str) -> float:
 
 def run_command(given: argparse.Namespace) -> int:
     """Be the command; out: the exit code. Raises SettingsError."""
+    if given.command == "bulk-worker":
+        return run_worker(given)
+    from redis.exceptions import RedisError
+
     from scanner.bulk_run import run
     from scanner.folders import sweep_scratch
     from scanner.lists import ListError
@@ -153,6 +192,8 @@ def run_command(given: argparse.Namespace) -> int:
         return _fail(f"{error}{going_on}", Exit.UNWRITABLE if unwritable else Exit.USAGE)
     except EngineError as error:
         return _fail(f"{error.code}: {error}", Exit.NO_ENGINE)
+    except RedisError as error:
+        return _fail(f"no Redis answers at {plan.queue}: {error}", Exit.NO_ENGINE)
     _tell(summary, form, plan)
     if not summary.finished:
         return Exit.INTERRUPTED
@@ -207,6 +248,7 @@ def _plan(given: argparse.Namespace) -> "Plan":
         rewrite=given.rewrite,
         rescan=given.rescan,
         keep=given.keep,
+        queue=given.queue,
     )
 
 

@@ -10,39 +10,32 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
-
-import msgspec
 
 from scanner.bulk import Book, Plan, Summary, bind_model, fingerprint, prepare, reopen, summary_of
 from scanner.bulk_memory import RunMemory
-from scanner.contract import Outcome
-from scanner.dispatch import Dispatch, Item, Scan
+from scanner.bulk_scan import own_network, scanning
+from scanner.dispatch import Dispatch
 from scanner.journal import Journal
 from scanner.lists import Opened, open_list
 from scanner.memory import Memory
 from scanner.model import Model
 from scanner.own_engine import engine_for
-from scanner.pipeline import Progress, Scanner
-from scanner.rows import Output, Result, open_output, result_of
+from scanner.rows import Output, open_output
 from scanner.settings import Settings
-from scanner.web import Web
 
 if TYPE_CHECKING:
+    from scanner.bulk_queue import QueueDispatch
     from scanner.bulk_report import Gallery
 
 log = logging.getLogger(__name__)
 
 DRAIN_S: Final = 10.0
 """After Ctrl-C, for scans that are under way."""
-_THREADS: Final = 64
 _JUDGING: Final = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
 
 Watch = Callable[["Running"], contextlib.AbstractAsyncContextManager[None]]
@@ -54,7 +47,7 @@ Further = Callable[[str], Memory]
 class Running:
     """What a progress bar looks at."""
 
-    def __init__(self, book: Book, dispatch: Dispatch, total: int | None) -> None:
+    def __init__(self, book: Book, dispatch: "Dispatch | QueueDispatch", total: int | None) -> None:
         self.book, self.dispatch, self.total = book, dispatch, total
         self.begun_s = time.monotonic()
         self.interrupted = False
@@ -112,6 +105,9 @@ class _Desk:
 async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None) -> Summary:
     before = desk.journal.count_rows()
     book = Book(desk.opened, desk.journal, desk.output)
+    if plan.queue is not None:
+        running = await _by_workers(plan, settings, desk, book)
+        return await _closed(plan, settings, desk, running, before, None)
     async with _judge(settings, given) as model:
         remark = bind_model(plan, desk.journal, scope(model.info.model_id, settings))
         if remark:
@@ -126,7 +122,18 @@ async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None)
             running = Running(book, dispatch, None)
             async with (desk.watch or _unwatched)(running):
                 await until_done(running)
+    return await _closed(plan, settings, desk, running, before, gallery)
+
+
+async def _closed(
+    plan: Plan, settings: Settings, desk: _Desk, running: "Running", before: int, gallery: "Gallery | None"
+) -> Summary:
+    """Every row is written: bring output, journal and report into their last form."""
+    book = running.book
     finished = not running.interrupted
+    if finished and desk.journal.count_rows() != book.read_rows:
+        msg = f"a bug in laescan: {book.read_rows} rows were read and {desk.journal.count_rows()} written"
+        raise RuntimeError(msg)
     if finished:
         await book.close_list()
         marks = {"model_file": _model_file(settings), "finished": fingerprint(plan.source) or ""}
@@ -138,6 +145,29 @@ async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None)
 
         await asyncio.to_thread(write_report, plan.report, desk.journal, plan, gallery)
     return summary_of(plan, desk.journal, seconds=seconds, new_rows=new_rows, finished=finished)
+
+
+async def _by_workers(plan: Plan, settings: Settings, desk: _Desk, book: Book) -> "Running":
+    """Let the workers of a Redis scan; raises OutputError when nothing answers there."""
+    import redis  # noqa: PLC0415 - the one way that needs it
+
+    from scanner.bulk_queue import QueueDispatch  # noqa: PLC0415
+
+    with redis.Redis.from_url(plan.queue or "") as client:
+        dispatch = QueueDispatch(
+            book,
+            client,
+            desk.journal,
+            settings,
+            policy=plan.policy,
+            patience=plan.patience,
+            with_hash=plan.with_hash,
+            unlimited=own_network(settings),
+        )
+        running = Running(book, dispatch, None)
+        async with (desk.watch or _unwatched)(running):
+            await until_done(running)
+    return running
 
 
 async def until_done(running: Running) -> None:
@@ -162,54 +192,13 @@ async def until_done(running: Running) -> None:
             working.cancel()
             await asyncio.wait((working,))
             await writing  # raises why it ended
-        writing.cancel()
-        await asyncio.wait((writing,))
-        await book.flush()
+        book.stop_writing()
+        await writing
         if not working.cancelled():
             working.result()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-@contextlib.asynccontextmanager
-async def scanning(settings: Settings, model: Model, memory: RunMemory, book: Book) -> AsyncIterator[Scan]:
-    """What scans one item, with everything that many scans share."""
-    _raise_file_limit()
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "laescan-bulk"))
-    room = asyncio.Semaphore(2 * len(os.sched_getaffinity(0)) + 2)
-    async with Web(settings) as web:
-        with Scanner(settings, model=model, memory=memory, web=web, room=room) as scanner:
-
-            async def scan(item: Item, progress: Progress) -> tuple[Outcome, Result]:
-                begun_s = time.monotonic()
-                try:
-                    scanned = await scanner.scan(item.entry.source, progress=progress, urgent=False)
-                    learned, attempts = memory.peek(), item.attempts + 1
-                    took_s = time.monotonic() - begun_s
-                    phash = learned.perceptual_hash if learned else None
-                    result = result_of(scanned.outcome, attempts=attempts, total_s=took_s, phash=phash)
-                    if learned is not None and learned.copied is not None:
-                        result = _copy(learned.copied, result)
-                    book.learn(result)
-                    return scanned.outcome, result
-                finally:
-                    memory.take()
-
-            yield scan
-
-
-def _copy(known: Result, fresh: Result) -> Result:
-    """The result of equal bytes, as that of this source."""
-    return msgspec.structs.replace(
-        known,
-        cache="exact",
-        attempts=fresh.attempts,
-        fetch_s=fresh.fetch_s,
-        decode_s=None,
-        score_s=None,
-        total_s=fresh.total_s,
-    )
 
 
 @contextlib.asynccontextmanager
@@ -241,21 +230,6 @@ def scope(model_id: str, settings: Settings) -> str:
     return ",".join([model_id, *(f"{name}={getattr(settings, name)}" for name in changed)])
 
 
-def own_network(settings: Settings) -> Callable[[str], bool]:
-    """Whether a host is an address that the operator has opened: it is theirs, and needs no rate."""
-    networks = [ip_network(text) for text in settings.allow_networks]
-
-    def is_own(host: str) -> bool:
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        try:
-            address = ip_address(name.strip("[]"))
-        except ValueError:
-            return False
-        return any(address in network for network in networks)
-
-    return is_own
-
-
 def _finished(plan: Plan, settings: Settings, journal: Journal) -> Summary | None:
     """The summary, when this very list was done by this very model; nothing is loaded to find out."""
     done = journal.fact("finished")
@@ -274,9 +248,3 @@ def _model_file(settings: Settings) -> str:
     except OSError:
         return scope(path, settings)
     return scope(f"{path} {status.st_size} {status.st_mtime_ns}", settings)
-
-
-def _raise_file_limit() -> None:
-    """A fetch holds a socket and a few files."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

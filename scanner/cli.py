@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _token(given)
         if given.command == "engine":
             return _engine(given)
-        if given.command in {"serve", "worker", "bulk"}:
-            return (bulk_cli.run_command if given.command == "bulk" else serve.run)(given)
+        if given.command in {"serve", "worker", "bulk", "bulk-worker"}:
+            return (bulk_cli.run_command if given.command.startswith("bulk") else serve.run)(given)
         return int(_scan(given) if given.command == "scan" else _doctor(json=given.json))
     except SettingsError as error:
         print(f"laescan: {error}", file=sys.stderr)

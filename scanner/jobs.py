@@ -23,8 +23,8 @@ from rq.serializers import JSONSerializer
 from scanner.contract import QueueName, ScanRow
 
 SCAN: Final = "scanner.jobs.scan"
-ALLOWED: Final = frozenset({SCAN})
-"""Every function that a job may name."""
+SCAN_SHARD: Final = "scanner.jobs.scan_shard"
+"""Every function that a job may name: the first in the queues of scans, the second in that of shards."""
 RECORD_TTL_S: Final = 60
 """How long rq keeps what became of a job: for a look, the ledger knows better."""
 _NO_TIMEOUT: Final = -1  # rq's is a Python signal, which C code outlives; the worker holds the deadline and kills
@@ -72,10 +72,10 @@ def waiting(name: QueueName, client: redis.Redis) -> set[str]:
     return {scan_of(job_id) for job_id in queue(name, client).get_job_ids()}
 
 
-def is_allowed(job: Job) -> bool:
+def is_allowed(job: Job, name: str = SCAN) -> bool:
     """Whether a job names the one function, with an id; False too for what is no JSON."""
     try:
-        return job.func_name in ALLOWED and len(job.args) == 1 and isinstance(job.args[0], str) and not job.kwargs
+        return job.func_name == name and len(job.args) == 1 and isinstance(job.args[0], str) and not job.kwargs
     except (DeserializationError, TypeError, ValueError):
         return False
 
@@ -92,6 +92,29 @@ def scan(scan_id: str) -> None:
         msg = "scans are run by `laescan worker`, not by `rq worker`"
         raise RuntimeError(msg)
     _run(scan_id)
+
+
+def scan_shard(key: str) -> None:
+    """The job of a piece of a list; `scanner.shard_worker` knows what to do about it."""
+    msg = f"{key}: shards are scanned by `laescan bulk-worker`, not by `rq worker`"
+    raise RuntimeError(msg)
+
+
+def put_shard(key: str, client: redis.Redis) -> None:
+    """A job for a piece of a list, which lies under `key`."""
+    Queue("shards", connection=client, serializer=JSONSerializer).enqueue_call(
+        SCAN_SHARD,
+        args=(key,),
+        description="shard",
+        timeout=_NO_TIMEOUT,
+        result_ttl=0,
+        failure_ttl=RECORD_TTL_S,
+    )
+
+
+def shards_waiting(client: redis.Redis) -> int:
+    """Pieces of lists that no worker has taken yet."""
+    return int(Queue("shards", connection=client, serializer=JSONSerializer).count)
 
 
 def _job(id_: str, *, at_front: bool) -> EnqueueData:

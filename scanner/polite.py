@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 
 Ending = Literal["answered", "refused", "busy", "failed"]
@@ -38,8 +40,7 @@ NEAR_EVERY_S, NEAR_STEP = 10.0, 1.03
 REMEMBERED: Final = 64  # times of the last answers of a host, from which its rate is learned
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What is polite: connections and requests per second for each host (0 = as many as it answers)."""
 
     per_host: int = 8

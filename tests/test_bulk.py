@@ -310,7 +310,7 @@ def test_killed_at_any_moment_it_goes_on(site, tmp_path):
     urls = [site.url(f"{n}.jpg?k{again}") for again in range(4) for n in range(40)]
     source.write_text("\n".join(urls))
     for count in (1, 60):
-        child = started(tmp_path, source)
+        child = started(tmp_path, source, seconds=0.15)
         wait_for_rows(tmp_path, count)
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL

@@ -60,6 +60,7 @@ def test_list_cut_off_in_the_middle_gives_what_is_whole_then_says_so(tmp_path):
     whole = []
     with pytest.raises(ListError, match="ends in the middle, after line"):
         whole.extend(opened.entries)
+    opened.close()
     assert len(whole) > 100
 
 

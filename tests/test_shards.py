@@ -1,0 +1,108 @@
+"""Pieces of a list on workers: as a function, and over a real Redis by processes that are killed."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+from bulk_site import NETWORK, Site, picture
+from redis_server import redis_in
+from test_bulk import QUICK, Glimpse, rows_of
+
+from scanner.bulk import Plan
+from scanner.bulk_run import run
+from scanner.dispatch import Patience
+from scanner.settings import Settings
+from scanner.shards import scan_shard
+
+WORKER = """
+import asyncio, os, sys
+import redis
+from test_bulk import QUICK, Glimpse
+from scanner.settings import Settings
+from scanner.shard_worker import ShardWorker
+settings = Settings(**QUICK, redis_url=sys.argv[1])
+ShardWorker(redis.Redis.from_url(sys.argv[1]), settings, Glimpse(seconds=0.1)).work(logging_level=None)
+"""
+
+
+@pytest.fixture(scope="module")
+def site():
+    with Site({f"{number}.jpg": picture(number) for number in range(60)}) as opened:
+        yield opened
+
+
+def test_shard_to_rows_is_a_function(site):
+    sources = [site.url("1.jpg"), "nothing.jpg", site.url("1.jpg"), site.url("2.jpg")]
+    rows = scan_shard(sources, settings=Settings(**QUICK), model=Glimpse(), patience=Patience(retries=0))
+    assert [row["source"] for row in rows] == sources
+    assert [row["code"] for row in rows] == [None, "gone", None, None]
+    assert all(isinstance(row["score"], float) for row in rows if row["code"] is None)
+
+
+def started(url, folder):
+    here = Path(__file__).parent
+    environ = {**os.environ, "PYTHONPATH": f"{here.parent}:{here}", "TMPDIR": str(folder)}
+    return subprocess.Popen([sys.executable, "-c", WORKER, url], env=environ)
+
+
+def test_workers_scan_a_list_and_one_that_dies_loses_nothing(site, tmp_path, monkeypatch):
+    monkeypatch.setattr("scanner.bulk_queue._LOST_S", 1.0)
+    monkeypatch.setattr("scanner.bulk_queue._CHECK_S", 0.5)
+    monkeypatch.setattr("scanner.bulk_queue.SHARD_ROWS", 40)
+    urls = [site.url(f"{n}.jpg?{again}") for again in range(4) for n in range(60)]
+    (tmp_path / "list.txt").write_text("\n".join([*urls, "no url", urls[0]]))
+    with redis_in(tmp_path / "redis") as url, redis.Redis.from_url(url) as client:
+        workers = [started(url, tmp_path) for _ in range(2)]
+        plan = Plan(source=str(tmp_path / "list.txt"), out=tmp_path / "out.jsonl", queue=url)
+        settings = Settings(**{**QUICK, "allow_networks": (NETWORK,)})
+
+        async def scan():
+            running = asyncio.create_task(run(plan, settings))
+            async with asyncio.timeout(60):
+                while not (tmp_path / "out.jsonl").exists() or not (tmp_path / "out.jsonl").read_bytes():
+                    await asyncio.sleep(0.05)
+                    assert not running.done() or await running
+            workers[0].send_signal(signal.SIGKILL)
+            for key in client.scan_iter("*:beat"):
+                client.expire(key, 1)  # as if its time were over; a living worker renews it
+            return await running
+
+        try:
+            summary = asyncio.run(asyncio.wait_for(scan(), 120))
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+        rows = rows_of(tmp_path / "out.jsonl")
+        assert sorted(rows) == list(range(1, 243))
+        assert summary.rows == 242
+        assert [number for number, row in rows.items() if row["code"]] == [241]
+        assert not list(client.scan_iter("laescan:bulk:*"))
+
+
+def test_without_a_redis_it_says_so(tmp_path):
+    (tmp_path / "list.txt").write_text("x.jpg\n")
+    plan = Plan(source=str(tmp_path / "list.txt"), out=tmp_path / "out.jsonl", queue=f"unix://{tmp_path}/none")
+    begun = time.monotonic()
+    with pytest.raises(redis.exceptions.RedisError):
+        asyncio.run(run(plan, Settings()))
+    assert time.monotonic() - begun < 30
+
+
+def test_ray_may_call_it(site):
+    ray = pytest.importorskip("ray")
+    urls = [site.url(f"{n}.jpg") for n in range(4)]
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        settings = Settings(**QUICK)
+        work = ray.remote(lambda some: scan_shard(some, settings=settings, model=Glimpse()))
+        pieces = ray.get([work.remote(urls[:2]), work.remote(urls[2:])])
+    finally:
+        ray.shutdown()
+    assert [row["source"] for piece in pieces for row in piece] == urls
