@@ -22,7 +22,7 @@ DRAWN = (  # whether anything is painted on the overlay's canvas
     " return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean) })()"
 )
 PLAYER = """<video width=384 muted></video><script>
-fetch('/clip.mp4').then((answer) => answer.arrayBuffer()).then((bytes) => {
+fetch(['/clip', 'mp4'].join('.')).then((answer) => answer.arrayBuffer()).then((bytes) => {
   document.querySelector('video').src = URL.createObjectURL(new Blob([bytes], { type: 'video/mp4' }));
 });
 </script>"""
@@ -232,7 +232,7 @@ def test_what_the_server_may_not_fetch_the_browser_may_send_for_a_whole_site(bro
     site.put("/private2.jpg", service.forged, "image/jpeg")
     page.goto(site.page("/private2.html", "<img src=/private2.jpg width=300>"))
     site.put("/private2.jpg", b"log in first", "text/plain", status=403)
-    browser.choose_image(page).expect("manipulated"), ("this site needs no second consent")
+    browser.choose_image(page).expect("manipulated")  # this site needs no second consent
     browser.settings(uploadSites=[])
     page.close()
 
@@ -266,7 +266,7 @@ def test_a_player_that_hides_its_file_offers_the_page_then_the_frame(browser, si
     page.wait_for_function("document.querySelector('video').readyState >= 2")
     page.hover("video")
     inside = browser.choose(page, mediaType="video", srcUrl=page.eval_on_selector("video", "e => e.currentSrc"))
-    inside.expect("failed"), ("yt-dlp finds nothing on that page")
+    inside.expect("failed")  # yt-dlp finds nothing on that page
     inside.click(".badge")
     assert "the page itself was checked" in inside.text(".notes")
     inside.click(".consent button", "Send once")

@@ -3,7 +3,7 @@
 // worker wakes up next goes on where the last one was stopped; an Idempotency-Key makes asking twice harmless.
 
 import { loadSettings, saveSettings } from '../shared/settings.js';
-import { hostOf, viewOf } from '../shared/view.js';
+import { canSend, hostOf, viewOf } from '../shared/view.js';
 import { load, prune, save, trimmed, update } from './checks.js';
 import { plainPicture, Refused, submitFile, submitUrl, watch } from './client.js';
 import { thumbnail } from './pictures.js';
@@ -176,9 +176,9 @@ async function forgotten(check) {
 async function end(check, scan) {
   const outcome = trimmed({ verdict: scan.outcome?.verdict ?? null, failure: scan.outcome?.failure ?? null });
   const agreed = (await loadSettings()).uploadSites.includes(hostOf(check.source.page));
-  const ended = { phase: /** @type {const} */ ('ended'), scan: scan.id ?? check.scan, sent: check.sent, outcome, endedMs: Date.now(), trouble: null };
-  const changed = await change(check.id, ended);
-  if (changed && agreed && viewOf(changed, say, 0).consent) await change(check.id, { phase: 'sending' });
+  /** @type {Partial<Check>} */
+  const ended = { phase: 'ended', scan: scan.id ?? check.scan, sent: check.sent, outcome, endedMs: Date.now(), trouble: null };
+  await change(check.id, agreed && canSend({ ...check, ...ended }) ? { ...ended, phase: 'sending' } : ended);
   await Promise.all([remember(check.id), prune()]);
 }
 
