@@ -20,11 +20,12 @@ from scanner.contract import ModelInfo
 from scanner.engine import Engine, listening
 from scanner.engine_client import EngineClient, status
 from scanner.engine_queue import Waiting
-from scanner.engine_wire import Look, Place
+from scanner.engine_wire import Inspect, Look, Place
 from scanner.errors import NoEngine
 from scanner.faces import Face, Quality
 from scanner.model import SeenFace, SeenTile
 from scanner.settings import Settings
+from scanner.tiles import TILE_PX
 from scanner.verdict import Calibration
 
 CALIBRATION = Calibration(slope=2.0, intercept=0.0, authentic=0.2, manipulated=0.8)
@@ -54,6 +55,12 @@ def waiting(frames=1, **changes):
         "losses": 0,
     }
     return Waiting(Look(**{**fields, **changes}), [frame(1)] * frames)
+
+
+def inspecting(tiles=1, **changes):
+    fields = {"model_id": "fake", "urgent": True, "asked_s": float(next(AGES)), "losses": 0}
+    places = tuple(Place(TILE_PX, TILE_PX, 0) for _ in range(tiles))
+    return Waiting(Inspect(**{**fields, "frames": places, **changes}), [frame(1, TILE_PX, TILE_PX)] * tiles)
 
 
 class FakeModel:

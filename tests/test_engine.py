@@ -11,11 +11,25 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
-from engines import FakeModel, ForkedEngine, client_of, frame, play, running, status_of, until, values, waiting
+from engines import (
+    CALIBRATION,
+    FakeModel,
+    ForkedEngine,
+    client_of,
+    frame,
+    inspecting,
+    play,
+    running,
+    status_of,
+    until,
+    values,
+    waiting,
+)
 
-from scanner import engine
+from scanner import engine, tiles
 from scanner import engine_wire as wire
 from scanner.engine import listening
 from scanner.errors import Internal, NoEngine, OutOfMemory
@@ -131,6 +145,75 @@ def test_a_full_queue_makes_clients_ask_again_and_all_are_answered(path):
             assert (await status_of(path)).queued == 1
             model.may_go_on.set()
             assert [values(await look) for look in looks] == [[[value]] for value in range(1, 7)]
+
+    play(scenario)
+
+
+# ---------------------------------------------------------------- whole pictures
+
+
+def banded(height=600, width=800):
+    """A picture whose brightness is its row / 4, so that every tile is another one."""
+    return np.repeat(np.arange(height, dtype=np.uint8)[:, None, None] // 4, width, axis=1).repeat(3, axis=2)
+
+
+def test_a_survey_through_the_engine_has_all_tiles_in_their_order(path):
+    async def scenario():
+        model = FakeModel(region_calibration=CALIBRATION)
+        async with running(model, path):
+            client = await client_of(path, regions=True)
+            survey = await client.survey(banded())
+            plan = tiles.plan(600, 800)
+            cut = tiles.cut(banded(), plan)
+            assert (survey.size, list(survey.tiles), survey.calibration) == ((600, 800), plan, CALIBRATION)
+            assert [one.raw for one in survey.seen] == pytest.approx([float(tile.mean() / 255) for tile in cut])
+            assert max(map(len, model.batches)) <= 4, "tiles go in small batches, too"
+            status = await status_of(path)
+            assert (status.tiles, status.frames, status.region_calibration) == (len(plan), 0, CALIBRATION)
+
+    play(scenario)
+
+
+def test_who_waits_for_a_face_does_not_sit_through_somebodys_tiles(path):
+    async def scenario():
+        async with busy_engine(path, region_calibration=CALIBRATION) as (model, client, _):
+            survey = asyncio.create_task(client.survey(banded()))
+            while not (await status_of(path)).queued:
+                pass
+            look = asyncio.create_task(client.look([frame(77)]))
+            while (await status_of(path)).queued < 2:
+                pass
+            model.may_go_on.set()
+            assert values(await look) == [[77]]
+            assert len((await survey).seen) == len(tiles.plan(600, 800))
+            assert [77] in model.batches[1:3]
+
+    play(scenario)
+
+
+def test_an_engine_without_the_second_checkpoint_surveys_nothing_and_says_so_to_who_needs_it(path):
+    async def scenario():
+        async with running(FakeModel(), path):
+            assert await (await client_of(path)).survey(banded()) is None
+            with pytest.raises(NoEngine, match="LAESCAN_REGIONS=true"):
+                await client_of(path, regions=True)
+            memory, places = wire.packed([frame(1, 256, 256)])
+            with ask(path, msgspec.structs.replace(inspecting().look, frames=places), memory) as connection:
+                assert "does not look at whole pictures" in (await heard(connection)).message
+            os.close(memory)
+
+    play(scenario)
+
+
+def test_a_survey_outlives_its_engine(path):
+    async def scenario():
+        async with running(FakeModel(region_calibration=CALIBRATION), path, Settings(engine_drain_s=0.05)) as serving:
+            client = await client_of(path)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await serving
+        survey = asyncio.create_task(client.survey(banded()))
+        async with running(FakeModel(region_calibration=CALIBRATION), path):
+            assert len((await survey).seen) == len(tiles.plan(600, 800))
 
     play(scenario)
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-from engines import waiting
+from engines import inspecting, waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,6 +66,26 @@ def test_other_wishes_make_another_batch():
     a, turned, larger, b = waiting(), waiting(quarters=1), waiting(min_face_px=80), waiting()
     queue = queue_of(a, turned, larger, b)
     assert [queue.take(8).requests for _ in range(3)] == [[a, b], [turned], [larger]]
+
+
+def test_tiles_and_frames_take_turns_and_share_no_batch():
+    tiles, frames = inspecting(16), [waiting(4) for _ in range(3)]
+    queue = queue_of(tiles, *frames)
+    taken_by = [queue.take(4).requests for _ in range(7)]
+    assert taken_by == [[tiles], [frames[0]], [tiles], [frames[1]], [tiles], [frames[2]], [tiles]]
+
+
+def test_tiles_of_several_pictures_share_a_batch():
+    a, b = inspecting(3), inspecting(4)
+    assert taken(queue_of(a, b).take(8)) == [(a, 3), (b, 4)]
+
+
+def test_bulk_tiles_starve_neither_bulk_frames_nor_who_waits():
+    tiles, frames, urgent = inspecting(160, urgent=False), waiting(4, urgent=False), waiting(100)
+    queue = queue_of(tiles, frames, urgent)
+    batches = [queue.take(4).requests for _ in range(3 * BULK_TURN)]
+    assert batches.count([urgent]) == 9
+    assert [batch for batch in batches if batch != [urgent]] == [[tiles], [frames], [tiles]]
 
 
 def test_what_an_engine_died_of_is_looked_at_alone():

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from engines import FakeModel, frame, waiting
+from engines import FakeModel, frame, inspecting, waiting
 
 from scanner import engine_wire as wire
 from scanner.settings import Settings
@@ -59,6 +59,28 @@ def test_faces_arrive_as_they_were_sent():
         assert np.array_equal(one.face.landmarks, other.face.landmarks)
         assert np.array_equal(one.crop_to_frame, other.crop_to_frame)
         assert np.array_equal(one.attention, other.attention)
+
+
+def test_tiles_arrive_as_they_were_sent():
+    sent = FakeModel().see_tiles([frame(7), frame(200)])
+    arrived = wire.unpacked_tiles(wire.mapped(wire.packed_seen(sent), 10_000))
+    assert [one.raw for one in arrived] == [one.raw for one in sent]
+    assert all(np.array_equal(a.attention, b.attention) for a, b in zip(sent, arrived, strict=True))
+
+
+def test_faces_are_no_tiles_and_tiles_no_faces():
+    tiles, faces = FakeModel().see_tiles([frame(7)]), FakeModel().see([frame(7)])
+    for seen, unpacked in ((tiles, wire.unpacked_faces), (faces, wire.unpacked_tiles)):
+        with pytest.raises(wire.WireError):
+            unpacked(wire.mapped(wire.packed_seen(seen), 10_000))
+
+
+@pytest.mark.parametrize("places", [[wire.Place(256, 255, 0)], [wire.Place(256, 256, 0)] * 193, []])
+def test_only_tiles_can_be_inspected_and_not_too_many(places):
+    good = msgspec.msgpack.decode(msgspec.msgpack.encode(inspecting().look))
+    data = msgspec.msgpack.encode({**good, "frames": places})
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(data, type=wire.Request)
 
 
 def test_what_was_sent_can_never_change():

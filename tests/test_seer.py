@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engines import FakeModel, frame, values, waiting
+from engines import FakeModel, frame, inspecting, values, waiting
 
 from scanner.engine_queue import Batch
 from scanner.errors import Internal, OutOfMemory
@@ -29,6 +29,14 @@ def test_what_does_not_fit_is_halved_until_it_does():
     assert values(seer.see(batch(1, 2, 3, 4))) == [[1], [2], [3], [4]]
     assert model.batches == [[1, 2, 3, 4], [1, 2], [1], [2], [3, 4], [3], [4]]
     assert (seer.room, seer.halvings) == (1, 3)
+
+
+def test_tiles_that_do_not_fit_are_halved_like_frames():
+    model = FakeModel(fault=memory_for(1))
+    one = inspecting(3)
+    one.frames = [frame(value) for value in (1, 2, 3)]
+    seen = Seer(model).see(Batch(tuple((one, number) for number in range(3))))
+    assert [round(255 * tile.raw) for tile in seen] == [1, 2, 3]
 
 
 def test_the_next_batch_asks_for_no_more_than_did_fit_and_then_for_a_little_more():
