@@ -70,9 +70,10 @@ class FrameWriter:
         self, strips: Iterable[memoryview], size: tuple[int, int], index: int, time_s: float | None
     ) -> None:
         """Append one frame of `size` (width, height), whose rows come in strips from top to bottom."""
+        width, height = size
+        self._payload.truncate(self._offset + height * width * CHANNELS)  # huge pages only where a file is known to be
         for strip in strips:
             write_all(self._payload, strip)
-        width, height = size
         self.placed.append(Placed(index, time_s, width, height, self._offset))
         self._offset += height * width * CHANNELS
 

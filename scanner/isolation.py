@@ -27,6 +27,13 @@ _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # Linux 5.2, on all machines
+_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE, _CLOEXEC, _MOUNT_ATTR_SAFE = (
+    1,
+    6,
+    1,
+    2 | 4 | 8,
+)  # no suid, devices, programs
 _SIGKILL = 9
 _CAPABILITY_VERSION_3 = 0x20080522
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}  # no wrapper in glibc
@@ -144,6 +151,35 @@ def _become_first() -> None:
     if is_dead(outer):
         os._exit(1)
     os.close(outer)
+
+
+def huge_folder() -> int | None:
+    """A folder in memory whose files lie in huge pages, mounted nowhere and gone with its last descriptor.
+
+    None where this kernel, or what it lets us do, has none. Ask after `enter_walls`, which gives the right to mount.
+    Measured for 3 MB written by one process and read by another: 2.5 core-ms, in a memfd 4.0.
+    """
+    try:
+        plan = _descriptor(_FSOPEN, b"tmpfs", _CLOEXEC)
+    except OSError:
+        return None
+    try:
+        for key, value in ((b"huge", b"within_size"), (b"size", b"0"), (b"mode", b"700")):  # 0: limited per file
+            _call("syscall", _FSCONFIG, plan, _FSCONFIG_SET_STRING, key, value, 0)
+        _call("syscall", _FSCONFIG, plan, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return _descriptor(_FSMOUNT, plan, _CLOEXEC, _MOUNT_ATTR_SAFE)
+    except OSError:
+        return None
+    finally:
+        os.close(plan)
+
+
+def _descriptor(*arguments: object) -> int:
+    """What a system call opens; raises OSError."""
+    descriptor: int = _libc.syscall(*arguments)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "syscall")
+    return descriptor
 
 
 def is_dead(handle: int) -> bool:

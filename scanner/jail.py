@@ -106,6 +106,7 @@ class _ForkServer:
     control: socket.socket
     walls: Walls
     owner_pid: int
+    folder: int | None = None  # for payloads; see isolation.huge_folder
 
     @property
     def is_ours(self) -> bool:
@@ -186,7 +187,8 @@ class Jail:
             msg = f"the options of {task!r} are too large for the jail"
             raise Internal(msg)
         with contextlib.ExitStack() as stack:
-            payload, answer = (_memory_file(stack, f"laescan-{name}") for name in ("payload", "answer"))
+            payload = _kept(stack, self._payload_file(task))
+            answer = _kept(stack, os.memfd_create("laescan-answer"))
             status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             stack.enter_context(status)
             with theirs:  # ours to close: the end of the job is when nobody holds it any more
@@ -199,7 +201,7 @@ class Jail:
 
     def _send(self, task: str, request: bytes, descriptors: tuple[int, ...]) -> None:
         """Hand a job to the server of its module, to a new one if it died."""
-        home = self._home if task == _PROBE else _module(self._tasks[task])
+        home = self._home_of(task)
         with self._lock:
             for last_try in (False, True):
                 server = self._living(home)
@@ -213,6 +215,18 @@ class Jail:
                         raise NoJail(msg) from error
                 else:
                     return
+
+    def _home_of(self, task: str) -> str:
+        return self._home if task == _PROBE else _module(self._tasks[task])
+
+    def _payload_file(self, task: str) -> int:
+        """A nameless file in memory; in huge pages where the server has brought a folder of them."""
+        with self._lock:  # nobody closes the folder meanwhile
+            server = self._servers.get(self._home_of(task))
+            if server is not None and server.folder is not None:
+                with contextlib.suppress(OSError):
+                    return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=server.folder)
+        return os.memfd_create("laescan-payload")
 
     def _living(self, home: str) -> _ForkServer:
         """The server of a module, started where there is none; raises NoJail when it cannot have the tested walls."""
@@ -283,9 +297,9 @@ def _start(tasks: Mapping[str, str]) -> _ForkServer:
         theirs.close()
         ours.settimeout(_START_TIMEOUT_S)
         try:
-            data = ours.recv(MESSAGE_BYTES)
+            data, folders, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 1)
         except TimeoutError:
-            data = b""
+            data, folders = b"", []
         ours.settimeout(None)
         if not data:
             _stop(_ForkServer(process, ours, Walls(), os.getpid()))
@@ -294,19 +308,22 @@ def _start(tasks: Mapping[str, str]) -> _ForkServer:
             raise NoJail(msg)
     finally:
         os.close(errors)
-    return _ForkServer(process, ours, msgspec.msgpack.decode(data, type=Ready).walls, os.getpid())
+    walls = msgspec.msgpack.decode(data, type=Ready).walls
+    return _ForkServer(process, ours, walls, os.getpid(), folders[0] if folders else None)
 
 
 def _stop(server: _ForkServer) -> None:
     """Close its socket, kill it, bury it; its children are killed by the kernel with it."""
     server.control.close()
+    if server.folder is not None:
+        os.close(server.folder)
     if server.owner_pid == os.getpid():
         server.process.kill()
         server.process.wait()
 
 
-def _memory_file(stack: contextlib.ExitStack, name: str) -> int:
-    descriptor = os.memfd_create(name)
+def _kept(stack: contextlib.ExitStack, descriptor: int) -> int:
+    """Closed with the stack."""
     stack.callback(os.close, descriptor)
     return descriptor
 

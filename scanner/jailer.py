@@ -46,7 +46,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The server's first message."""
+    """The server's first message; beside it a folder for payloads, where there is a better one than the parent has."""
 
     walls: isolation.Walls
 
@@ -132,7 +132,10 @@ class Server:
         self._poll.register(control, select.POLLIN)
         walls, self._own_pid_space = isolation.enter_walls()
         self._handle = os.pidfd_open(os.getpid())
-        control.send(msgspec.msgpack.encode(Ready(walls)))
+        folder = isolation.huge_folder()
+        socket.send_fds(control, [msgspec.msgpack.encode(Ready(walls))], [] if folder is None else [folder])
+        if folder is not None:
+            os.close(folder)
 
     def serve(self) -> None:
         """Until the other end of the control socket is closed."""

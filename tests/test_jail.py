@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import jail_tasks
@@ -94,6 +95,27 @@ def test_the_payload_is_memory_that_arrays_may_write_to(prison, source):
     del payload
     pixels[:5] = 0  # torch warns about arrays that are not writable
     assert bytes(pixels[:8]) == b"\0\0\0\0\0 of"
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_payloads_are_the_same_with_and_without_a_folder_of_huge_pages(source, brought):
+    with Jail(Settings(), tasks=TASKS) as prison:
+        if not brought:
+            prison._servers[prison._home] = replace(prison._server, folder=None)
+        assert works(prison, source)
+        if folder := prison._server.folder:
+            assert not list(
+                Path(f"/proc/self/fd/{folder}").iterdir()
+            )  # files there have no names, and are gone with their descriptors
+
+
+def test_a_folder_of_huge_pages_is_made_or_done_without(monkeypatch):
+    before = open_descriptors()
+    monkeypatch.setattr(isolation, "_FSCONFIG", -1)  # a kernel that knows no such option
+    assert isolation.huge_folder() is None
+    monkeypatch.setattr(isolation, "_FSOPEN", -1)  # one that knows no such call, or does not let us
+    assert isolation.huge_folder() is None
+    assert open_descriptors() == before
 
 
 def test_no_payload_is_an_empty_view(prison, source):
