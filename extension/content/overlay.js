@@ -51,7 +51,8 @@ var overlay = (() => {
     if (known) return known;
     const { pixels, side } = ramp.paint(/** @type {import('../shared/types.js').AttentionMap} */ (face.map), face.state === 'manipulated');
     const canvas = dom.el('canvas', { width: side, height: side });
-    canvas.getContext('2d').putImageData(new ImageData(pixels, side, side), 0, 0);
+    const own = typeof cloneInto === 'function' ? cloneInto(pixels, window) : pixels; // Firefox keeps our arrays from its canvas
+    canvas.getContext('2d').putImageData(new ImageData(own, side, side), 0, 0);
     cache.set(face, canvas);
     return canvas;
   }
