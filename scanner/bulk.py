@@ -141,9 +141,10 @@ class Book:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), 0.01 if self.is_congested() else FLUSH_S)
             await self.flush()
+        await self.flush()  # what came while the last batch was being written
 
     def stop_writing(self) -> None:
-        """Let `keep_writing` write what is left and end; a write that was cut off would be lost, so none is cancelled."""
+        """Let `keep_writing` write what is left and end: cancelled, it might lose what it is writing."""
         self._stopping.set()
 
     async def flush(self) -> None:
