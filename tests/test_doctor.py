@@ -51,6 +51,14 @@ def test_json_says_the_same(capsys):
     assert {check.name for check in found.checks} == names
 
 
+def test_with_regions_on_their_weights_are_tried_too(weights, tmp_path):
+    found = checks(LAESCAN_REGIONS="true", LAESCAN_REGION_WEIGHTS=str(weights))
+    assert found["weights for whole pictures"].ok
+    assert found["golden scores for whole pictures"].ok
+    found = checks(LAESCAN_REGIONS="true", LAESCAN_REGION_WEIGHTS=str(tmp_path / "none"))
+    assert "bad_weights" in found["weights for whole pictures"].words[0]
+
+
 def test_missing_weights_fail_and_the_rest_is_still_tried(capsys, monkeypatch):
     monkeypatch.setenv("LAESCAN_WEIGHTS", "nowhere.safetensors")
     assert main(["doctor"]) == 1

@@ -49,12 +49,15 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return models.random_checkpoint(tmp_path_factory.mktemp("weights"))
+    """For faces and for whole pictures, which share nothing."""
+    folder = tmp_path_factory.mktemp("weights")
+    return models.random_checkpoint(folder), models.random_checkpoint(folder, name="whole", seed=1)
 
 
 @pytest.fixture(scope="module")
 def real_engine(tmp_path_factory, weights):
-    environ = {"LAESCAN_WEIGHTS": str(weights), "LAESCAN_THREADS": "1"}
+    environ = {"LAESCAN_WEIGHTS": str(weights[0]), "LAESCAN_REGION_WEIGHTS": str(weights[1])}
+    environ |= {"LAESCAN_REGIONS": "true", "LAESCAN_THREADS": "1"}
     with EngineProcess(tmp_path_factory.mktemp("engine") / "engine.sock", environ=environ) as process:
         process.wait_until_it_answers()
         yield process
@@ -63,7 +66,8 @@ def real_engine(tmp_path_factory, weights):
 @pytest.fixture(scope="module")
 def local(weights):
     threads = torch.get_num_threads()
-    with LocalModel.load(Settings(weights=str(weights), threads=1)) as model:
+    faces, whole = map(str, weights)
+    with LocalModel.load(Settings(weights=faces, regions=True, region_weights=whole, threads=1)) as model:
         yield model
     torch.set_num_threads(threads)
 
@@ -110,6 +114,18 @@ def test_the_engine_sees_what_the_local_model_sees(real_engine, local):
         assert np.allclose(one.attention, other.attention, atol=1e-5)
         assert np.allclose(one.crop_to_frame, other.crop_to_frame, atol=1e-2)
         assert one.quality.warnings == other.quality.warnings
+
+
+def test_a_survey_through_the_engine_is_that_of_the_local_model(real_engine, local):
+    picture = pixels("london_1.jpg")
+
+    async def both():
+        return await (await client_of(real_engine.path)).survey(picture), await local.survey(picture)
+
+    there, here = asyncio.run(both())
+    assert (there.tiles, there.size, there.calibration) == (here.tiles, here.size, here.calibration)
+    assert [one.raw for one in there.seen] == pytest.approx([one.raw for one in here.seen], abs=1e-5)
+    assert np.allclose(there.heat(), here.heat(), atol=1e-5)
 
 
 def faces_of(shots):

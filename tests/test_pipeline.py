@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 from origin import Origin
+from PIL import Image
 
-from scanner import pipeline
+from scanner import checkpoint, detector, pipeline, tiles
 from scanner.contract import Label
 from scanner.errors import BadWeights
 from scanner.faces import FaceDetector, align
+from scanner.local_model import LocalModel
 from scanner.pipeline import STAGES, Scanner
 from scanner.settings import Settings
+from scanner.verdict import Calibration
 
 MEDIA = Path(__file__).parent / "media"
 PORTRAIT = MEDIA / "fellow_1.jpg"
@@ -152,6 +155,80 @@ def test_scans_at_once_do_not_mix(scanner):
     alone = [scanner.scan_blocking(path).outcome.verdict for path in paths]
     assert [verdict.score for verdict in together] == pytest.approx([verdict.score for verdict in alone], abs=1e-5)
     assert [verdict.media.sha256 for verdict in together] == [verdict.media.sha256 for verdict in alone]
+
+
+# ---------------------------------------------------------------- whole pictures
+
+
+@pytest.fixture(scope="module")
+def surveyor(tmp_path_factory):
+    """A scanner that finds every part of every picture inpainted."""
+    folder = tmp_path_factory.mktemp("weights")
+    whole = models.random_checkpoint(folder, name="whole", seed=1, calibration=SURELY_INPAINTED)
+    with Scanner(settings(folder, regions=True, region_weights=str(whole), calibration=AS_SURE)) as opened:
+        yield opened
+
+
+SURELY_INPAINTED = Calibration(slope=1.0, intercept=6.0, authentic=0.3, manipulated=0.9)
+AS_SURE = Calibration(slope=2.0, intercept=0.0, authentic=0.001, manipulated=0.9)  # faces: inconclusive
+
+
+def test_a_region_decides_over_a_picture_without_a_face(surveyor, tmp_path):
+    path = tmp_path / "scene.png"
+    Image.fromarray(np.hstack(checkpoint.golden_crops())[:, :420]).save(path)
+    verdict = surveyor.scan_blocking(str(path)).outcome.verdict
+    assert (verdict.label, verdict.faces) == (Label.MANIPULATED, ())
+    assert verdict.score == verdict.regions[0].score >= verdict.region_threshold == 0.9
+    assert all(0 <= x0 < x1 <= 420 and 0 <= y0 < y1 <= 256 for x0, y0, x1, y1 in (r.box for r in verdict.regions))
+    assert "was inpainted" in verdict.reason or "were inpainted" in verdict.reason
+
+
+def test_a_region_stands_beside_a_face_that_keeps_its_score(surveyor, scanner):
+    verdict = surveyor.scan_blocking(str(PORTRAIT)).outcome.verdict
+    alone = scanner.scan_blocking(str(PORTRAIT)).outcome.verdict
+    assert (alone.regions, alone.region_threshold) == ((), None)
+    assert verdict.label is Label.MANIPULATED
+    assert verdict.faces[0].score == pytest.approx(alone.faces[0].score, abs=1e-4)
+    assert verdict.regions
+
+
+def test_the_tiles_are_scored_by_the_checkpoint_for_whole_pictures(surveyor):
+    frame = surveyor.scan_blocking(str(PORTRAIT), keep_frames=True).frames[0]
+    survey = asyncio.run(surveyor.model.survey(frame.pixels))
+    expected = surveyor.model.for_regions.score(tiles.cut(frame.pixels, tiles.plan(*frame.pixels.shape[:2])))
+    assert [one.raw for one in survey.seen] == pytest.approx(expected.raw.tolist(), abs=1e-5)
+    assert survey.calibration == SURELY_INPAINTED
+
+
+def test_videos_and_animations_are_not_surveyed(surveyor, clip, tmp_path):
+    path = tmp_path / "grey.gif"
+    path.write_bytes(media.animation("gif", 4))
+    for source in (clip, path):
+        verdict = surveyor.scan_blocking(str(source)).outcome.verdict
+        assert (verdict.regions, verdict.region_threshold) == ((), None)
+
+
+def test_the_model_id_binds_both_checkpoints(surveyor, tmp_path):
+    """A verdict remembered with one setting is never given with the other."""
+    with_regions, faces_only = surveyor.model.info.model_id, surveyor.model.detector.info.model_id
+    assert len(with_regions) == len(faces_only) == 16
+    another = models.random_checkpoint(tmp_path, name="whole", seed=2)
+    with LocalModel.load(msgspec.structs.replace(surveyor.settings, region_weights=str(another))) as model:
+        assert len({with_regions, faces_only, model.info.model_id}) == 3
+        assert model.detector.info.model_id == faces_only
+
+
+def test_regions_without_their_weights_are_refused_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(detector, "SHIPPED_REGIONS", tmp_path / "none.safetensors")
+    monkeypatch.setattr(checkpoint, "SHIPPED_REGIONS", tmp_path / "none.safetensors")
+    with pytest.raises(BadWeights, match=r"LAESCAN_REGION_WEIGHTS .*LAESCAN_REGIONS=false"):
+        Scanner(settings(tmp_path, regions=True)).__enter__()
+
+
+def test_a_checkpoint_of_faces_is_not_taken_for_one_of_whole_pictures(tmp_path):
+    faces = models.random_checkpoint(tmp_path, name="faces", training={"subject": "face"})
+    with pytest.raises(BadWeights, match="trained on faces"):
+        Scanner(settings(tmp_path, regions=True, region_weights=str(faces))).__enter__()
 
 
 # ---------------------------------------------------------------- models and memories of others
