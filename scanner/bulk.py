@@ -53,6 +53,7 @@ class Plan:
     rewrite: bool = False
     rescan: bool = False
     keep: bool = False
+    follow_s: float | None = None  # keep looking for new rows, a feed so often
     queue: str | None = None  # URL of the Redis whose workers scan
 
     @property
@@ -73,7 +74,7 @@ class Book:
     """The list, its journal and its output, for one run; a `dispatch.Source`."""
 
     def __init__(self, opened: Opened, journal: Journal, output: Output) -> None:
-        self._entries: Iterator[Entry] | None = opened.entries
+        self._entries: Iterator[Entry | None] | None = opened.entries
         self._journal, self._output = journal, output
         self._names: Mapping[str, str] = {column: outer_name(column) for column in opened.columns}
         self._done: dict[int, bytes] = {}  # rows of the stretch that is being read
@@ -97,6 +98,8 @@ class Book:
             return None
         items: list[Item] = []
         for entry in self._entries:
+            if entry is None:
+                return items
             self.read_rows = entry.row
             key = key_of(entry.source or f"\0row {entry.row}")
             if not self._is_done(entry, key):

@@ -36,6 +36,7 @@ examples:
   laescan bulk crawl.parquet -o verdicts.parquet --rate 5 --contact abuse-desk@example.org
   laescan bulk verdicts.csv ... again after Ctrl-C, kill -9 or a full disk: the same command goes on
   laescan bulk urls.txt -o verdicts.jsonl --retry-failed=timed_out,unreachable
+  laescan bulk https://example.org/feed.xml --follow -o seen.jsonl
   zcat urls.gz | laescan bulk - -o verdicts.sqlite --json-progress 2> progress.jsonl
 
 going on:
@@ -83,6 +84,12 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     bulk.add_argument("--column", metavar="NAME", help="the column with the URLs (default: found)")
     bulk.add_argument("--format", choices=FORMATS, help="what LIST is, where its name does not tell")
     bulk.add_argument("--report", type=Path, metavar="DIR", help="write one page: distribution, worst, failures")
+    bulk.add_argument(
+        "--follow", action="store_true", help="keep going: LIST is a growing file, or the URL of a feed or sitemap"
+    )
+    bulk.add_argument(
+        "--every", type=_rate, default=300.0, metavar="S", help="how often to ask a feed (default: 300 s)"
+    )
     bulk.add_argument("--queue", metavar="URL", help="let the `laescan bulk-worker`s of this Redis scan, anywhere")
     again = bulk.add_argument_group("going on with an OUT that is there")
     again.add_argument(
@@ -248,6 +255,7 @@ def _plan(given: argparse.Namespace) -> "Plan":
         rewrite=given.rewrite,
         rescan=given.rescan,
         keep=given.keep,
+        follow_s=max(given.every, 1.0) if given.follow else None,
         queue=given.queue,
     )
 

@@ -14,13 +14,15 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from scanner.bulk import Book, Plan, Summary, bind_model, fingerprint, prepare, reopen, summary_of
 from scanner.bulk_memory import RunMemory
 from scanner.bulk_scan import own_network, scanning
 from scanner.dispatch import Dispatch
-from scanner.journal import Journal
+from scanner.follow import Feed, follow_file, watching
+from scanner.journal import Journal, key_of
 from scanner.lists import Opened, open_list
 from scanner.memory import Memory
 from scanner.model import Model
@@ -73,7 +75,7 @@ async def run(
         if ready is not None:
             return ready
         reopen(plan, journal)
-        opened = open_list(plan.source, column=plan.column, form=plan.form)
+        opened, feed = _opened(plan, settings, journal)
         with contextlib.closing(opened), contextlib.closing(open_output(plan.out, opened.columns)) as output:
             for remark in opened.remarks:
                 say(remark)
@@ -86,7 +88,8 @@ async def run(
                 watch=watch,
                 further=further,
             )
-            return await _run(plan, settings, desk, model)
+            async with watching(feed):
+                return await _run(plan, settings, desk, model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,16 @@ class _Desk:
     say: Callable[[str], None]
     watch: Watch | None
     further: Further | None
+
+
+def _opened(plan: Plan, settings: Settings, journal: Journal) -> tuple[Opened, Feed | None]:
+    """The list, or what is to be followed instead."""
+    if plan.follow_s is None:
+        return open_list(plan.source, column=plan.column, form=plan.form), None
+    if plan.source[:4].lower() != "http":
+        return Opened(follow_file(Path(plan.source), plan.column), ()), None
+    feed = Feed(plan.source, settings, every_s=plan.follow_s, first_row=journal.last_row() + 1)
+    return Opened(feed.entries(lambda url: journal.result(key_of(url)) is not None), ("page",)), feed
 
 
 async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None) -> Summary:

@@ -71,7 +71,7 @@ class Entry(msgspec.Struct, frozen=True):
 class Opened:
     """A list that was found to be one: its entries (to be read once), their other columns, and remarks for a person."""
 
-    entries: Iterator[Entry]
+    entries: Iterator[Entry | None]  # None: there is none now, there may be later (scanner.follow)
     columns: tuple[str, ...]
     remarks: tuple[str, ...] = ()
     close: Callable[[], None] = lambda: None
@@ -161,7 +161,7 @@ def _parts(paths: Sequence[Path], column: str | None, form: str | None) -> Opene
     def entries() -> Iterator[Entry]:
         row = 0
         for opened in chain([first], (_file(path, column, form) for path in paths[1:])):
-            for entry in opened.entries:
+            for entry in filter(None, opened.entries):
                 row += 1
                 yield Entry(row, entry.source, entry.extra, entry.fault)
 

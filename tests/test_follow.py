@@ -1,0 +1,96 @@
+"""Lists that never end: a growing file, and feeds of every kind, hostile ones too."""
+
+import asyncio
+import json
+
+import pytest
+from bulk_site import Site, picture
+from test_bulk import QUICK, Glimpse, rows_of
+
+from scanner.bulk import Plan
+from scanner.bulk_run import run
+from scanner.follow import follow_file, links_in
+from scanner.lists import ListError
+from scanner.settings import Settings
+
+RSS = b"""<rss xmlns:media="http://search.yahoo.com/mrss/"><channel><link>https://a.example/</link>
+<item><link>https://a.example/1</link><enclosure url="https://a.example/1.jpg" type="image/jpeg"/></item>
+<item><link>https://a.example/2</link><media:content url="https://a.example/2.mp4"/></item>
+<item><link>https://a.example/3</link></item></channel></rss>"""
+ATOM = b"""<feed xmlns="http://www.w3.org/2005/Atom"><link href="https://a.example/"/>
+<entry><link href="https://a.example/1"/><link rel="enclosure" href="https://a.example/1.jpg"/></entry></feed>"""
+SITEMAP = b"""<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"
+ xmlns:image="http://www.google.com/schemas/sitemap-image/1.1"><url><loc>https://a.example/1</loc>
+<image:image><image:loc>https://a.example/1.jpg</image:loc></image:image></url></urlset>"""
+INDEX = b"<sitemapindex><sitemap><loc>https://a.example/more.xml</loc></sitemap></sitemapindex>"
+
+
+def test_feeds_name_their_media_and_else_their_pages():
+    assert links_in(RSS)[0] == [
+        ("https://a.example/1.jpg", "https://a.example/1"),
+        ("https://a.example/2.mp4", "https://a.example/2"),
+        ("https://a.example/3", "https://a.example/3"),
+    ]
+    assert links_in(ATOM)[0] == [("https://a.example/1.jpg", "https://a.example/1")]
+    assert links_in(SITEMAP)[0] == [("https://a.example/1.jpg", "https://a.example/1")]
+    assert links_in(INDEX) == ([], ["https://a.example/more.xml"])
+
+
+@pytest.mark.parametrize("data", [b"<rss>", b"no xml", b'<!DOCTYPE r [<!ENTITY a "b">]><rss>&a;</rss>'])
+def test_what_is_no_feed_is_refused(data):
+    with pytest.raises(ListError):
+        links_in(data)
+
+
+def test_half_a_line_is_waited_for(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a.jpg\nb.j")
+    lines = follow_file(path, None)
+    assert next(lines).source == "a.jpg"
+    assert next(lines) is None
+    with path.open("a") as file:
+        file.write('pg\n{"url": "c.jpg", "n": 1}\n{broken\n')
+    assert [next(lines).source for _ in range(2)] == ["b.jpg", "c.jpg"]
+    assert "no JSON" in next(lines).fault
+    lines.close()
+
+
+async def followed(plan, count, then=lambda: None):
+    """Run until so many rows are there, do something, run until twice as many are; then stop it as Ctrl-C does."""
+    import os  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    running = asyncio.create_task(run(plan, Settings(**QUICK), model=Glimpse()))
+    async with asyncio.timeout(60):
+        for wanted in (count, 2 * count):
+            while not plan.out.exists() or plan.out.read_bytes().count(b"\n") < wanted:
+                assert not running.done() or await running
+                await asyncio.sleep(0.05)
+            then()
+        os.kill(os.getpid(), signal.SIGINT)
+        return await running
+
+
+def test_growing_file_and_feed_are_followed(tmp_path):
+    with Site({f"{number}.jpg": picture(number) for number in range(4)}) as site:
+        path = tmp_path / "list.txt"
+        path.write_text(site.url("0.jpg") + "\n")
+
+        def grow():
+            with path.open("a") as file:
+                file.write(site.url("1.jpg") + "\n")
+
+        plan = Plan(source=str(path), out=tmp_path / "out.jsonl", follow_s=1.0)
+        summary = asyncio.run(followed(plan, 1, grow))
+        assert not summary.finished
+        assert [row["code"] for row in rows_of(plan.out).values()][:2] == [None, None]
+
+        def feed(*numbers):
+            items = "".join(f'<item><enclosure url="{site.url(f"{n}.jpg")}"/></item>' for n in numbers)
+            site.pictures["feed.xml"] = f"<rss><channel>{items}</channel></rss>".encode()
+
+        feed(2)
+        plan = Plan(source=site.url("feed.xml"), out=tmp_path / "feed.jsonl", follow_s=0.2)
+        asyncio.run(followed(plan, 1, lambda: feed(3, 2)))
+        rows = rows_of(plan.out)
+        assert [json.dumps(rows[n]["source"])[-7:-1] for n in (1, 2)] == ["/2.jpg", "/3.jpg"]
