@@ -9,9 +9,11 @@ for each row" is one object's promise, whoever scans: this process or workers el
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +26,7 @@ from scanner.journal import Journal, key_of
 from scanner.lists import Entry, ListError, Opened
 from scanner.polite import Policy
 from scanner.rows import Output, OutputError, Result, outer_name, record_of
+from scanner.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
@@ -34,6 +37,7 @@ LABELS: Final = frozenset(label.value for label in Label)
 FLUSH_S: Final = 1.0
 """Seconds of work that a `kill -9` may cost, beside what is in flight."""
 MOST_UNWRITTEN: Final = 5_000
+_JUDGING: Final = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
 _STRETCH: Final = 10_000  # rows of the journal looked at in one go
 
 
@@ -289,3 +293,37 @@ def summary_of(plan: Plan, journal: Journal, *, seconds: float, new_rows: int, f
         finished=finished,
         out=str(plan.out),
     )
+
+
+def scope(model_id: str, settings: Settings) -> str:
+    """Who judges, and with which settings that decide what is seen."""
+    usual = Settings()
+    changed = [name for name in _JUDGING if getattr(settings, name) != getattr(usual, name)]
+    return ",".join([model_id, *(f"{name}={getattr(settings, name)}" for name in changed)])
+
+
+def finished(plan: Plan, settings: Settings, journal: Journal) -> Summary | None:
+    """The summary, when this very list was done by this very model; nothing is loaded to find out."""
+    done = journal.fact("finished")
+    if not done or done != fingerprint(plan.source) or journal.fact("model_file") != model_file(settings):
+        return None
+    return summary_of(plan, journal, seconds=0.0, new_rows=0, finished=True)
+
+
+def model_file(settings: Settings) -> str:
+    """The checkpoint as it lies there."""
+    path = settings.weights or str(resources.files("scanner").joinpath("weights", "face.safetensors"))
+    try:
+        status = os.stat(path)  # noqa: PTH116 - one call
+    except OSError:
+        return scope(path, settings)
+    return scope(f"{path} {status.st_size} {status.st_mtime_ns}", settings)
+
+
+def ready(plan: Plan, settings: Settings) -> Summary | None:
+    """The summary of a list that is done, asked for once more: known without loading anything that scans."""
+    wants = plan.retry_failed is not None or plan.rewrite or plan.rescan or plan.report or plan.follow_s is not None
+    if wants or not plan.journal.exists() or not plan.out.exists():
+        return None
+    with Journal(plan.journal) as journal:
+        return finished(plan, settings, journal)

@@ -54,8 +54,7 @@ exit codes:
   3    every row has its row, but some could not be judged: `code` and `message` tell why
   4    nothing can be judged here (no weights, no jail, no engine): `laescan doctor` tells why
   5    OUT cannot be written (disk full?): what is in it is whole, and the same command goes on
-  130  interrupted; the same command goes on
-  143  terminated; the same command goes on
+  130  interrupted or terminated; the same command goes on
 """
 
 
@@ -178,7 +177,7 @@ def run_command(given: argparse.Namespace) -> int:
         return run_worker(given)
     from redis.exceptions import RedisError
 
-    from scanner.bulk_run import run
+    from scanner.bulk import ready
     from scanner.folders import sweep_scratch
     from scanner.lists import ListError
     from scanner.parquet import NoParquetError
@@ -189,8 +188,7 @@ def run_command(given: argparse.Namespace) -> int:
     form = "quiet" if given.quiet else "json" if given.json_progress else "bar"
     sweep_scratch()
     try:
-        shows = functools.partial(_watch, source=plan.source, form=form)
-        summary = asyncio.run(run(plan, settings, watch=shows, say=functools.partial(_say, form)))
+        summary = ready(plan, settings) or _run(plan, settings, form)
     except (ListError, NoParquetError) as error:
         return _fail(str(error), Exit.USAGE)
     except OutputError as error:
@@ -205,6 +203,13 @@ def run_command(given: argparse.Namespace) -> int:
     if not summary.finished:
         return Exit.INTERRUPTED
     return Exit.SOME_FAILED if summary.failed else Exit.OK
+
+
+def _run(plan: "Plan", settings: Settings, form: str) -> "Summary":
+    from scanner.bulk_run import run
+
+    shows = functools.partial(_watch, source=plan.source, form=form)
+    return asyncio.run(run(plan, settings, watch=shows, say=functools.partial(_say, form)))
 
 
 def _watch(running: "Running", *, source: str, form: str) -> "AbstractAsyncContextManager[None]":

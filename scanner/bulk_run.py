@@ -9,7 +9,6 @@ memory stays flat because what waits between them waits as files.
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from scanner.bulk import Book, Plan, Summary, bind_model, fingerprint, prepare, reopen, summary_of
+from scanner.bulk import (
+    Book,
+    Plan,
+    Summary,
+    bind_model,
+    fingerprint,
+    finished,
+    model_file,
+    prepare,
+    reopen,
+    scope,
+    summary_of,
+)
 from scanner.bulk_memory import RunMemory
 from scanner.bulk_scan import own_network, scanning
 from scanner.dispatch import Dispatch
@@ -38,7 +49,6 @@ log = logging.getLogger(__name__)
 
 DRAIN_S: Final = 10.0
 """After Ctrl-C, for scans that are under way."""
-_JUDGING: Final = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
 
 Watch = Callable[["Running"], contextlib.AbstractAsyncContextManager[None]]
 """Shows how it goes while the block runs."""
@@ -71,9 +81,9 @@ async def run(
     begun_s = time.monotonic()
     with Journal(plan.journal) as journal:
         prepare(plan, journal)
-        ready = _finished(plan, settings, journal)
-        if ready is not None:
-            return ready
+        done = finished(plan, settings, journal)
+        if done is not None:
+            return done
         reopen(plan, journal)
         opened, feed = _opened(plan, settings, journal)
         with contextlib.closing(opened), contextlib.closing(open_output(plan.out, opened.columns)) as output:
@@ -143,13 +153,13 @@ async def _closed(
 ) -> Summary:
     """Every row is written: bring output, journal and report into their last form."""
     book = running.book
-    finished = not running.interrupted
-    if finished and desk.journal.count_rows() != book.read_rows:
+    is_done = not running.interrupted
+    if is_done and desk.journal.count_rows() != book.read_rows:
         msg = f"a bug in laescan: {book.read_rows} rows were read and {desk.journal.count_rows()} written"
         raise RuntimeError(msg)
-    if finished:
+    if is_done:
         await book.close_list()
-        marks = {"model_file": _model_file(settings), "finished": fingerprint(plan.source) or ""}
+        marks = {"model_file": model_file(settings), "finished": fingerprint(plan.source) or ""}
         desk.journal.set_facts(**marks)
     new_rows = desk.journal.count_rows() - before
     seconds = time.monotonic() - desk.begun_s
@@ -157,7 +167,7 @@ async def _closed(
         from scanner.bulk_report import write_report  # noqa: PLC0415 - Jinja2, when it is asked for
 
         await asyncio.to_thread(write_report, plan.report, desk.journal, plan, gallery)
-    return summary_of(plan, desk.journal, seconds=seconds, new_rows=new_rows, finished=finished)
+    return summary_of(plan, desk.journal, seconds=seconds, new_rows=new_rows, finished=is_done)
 
 
 async def _by_workers(plan: Plan, settings: Settings, desk: _Desk, book: Book) -> "Running":
@@ -234,30 +244,3 @@ def _gallery(plan: Plan, journal: Journal) -> "Gallery | None":
     from scanner.bulk_report import Gallery  # noqa: PLC0415 - Pillow and OpenCV, when it is asked for
 
     return Gallery(plan.report, journal)
-
-
-def scope(model_id: str, settings: Settings) -> str:
-    """Who judges, and with which settings that decide what is seen."""
-    usual = Settings()
-    changed = [name for name in _JUDGING if getattr(settings, name) != getattr(usual, name)]
-    return ",".join([model_id, *(f"{name}={getattr(settings, name)}" for name in changed)])
-
-
-def _finished(plan: Plan, settings: Settings, journal: Journal) -> Summary | None:
-    """The summary, when this very list was done by this very model; nothing is loaded to find out."""
-    done = journal.fact("finished")
-    if not done or done != fingerprint(plan.source) or journal.fact("model_file") != _model_file(settings):
-        return None
-    return summary_of(plan, journal, seconds=0.0, new_rows=0, finished=True)
-
-
-def _model_file(settings: Settings) -> str:
-    """The checkpoint as it lies there."""
-    from importlib import resources  # noqa: PLC0415 - only here
-
-    path = settings.weights or str(resources.files("scanner").joinpath("weights", "face.safetensors"))
-    try:
-        status = os.stat(path)  # noqa: PTH116 - one call
-    except OSError:
-        return scope(path, settings)
-    return scope(f"{path} {status.st_size} {status.st_mtime_ns}", settings)

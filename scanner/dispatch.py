@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 from yarl import URL
@@ -20,9 +20,11 @@ from scanner.contract import Failure, Outcome
 from scanner.errors import EngineError, HostGivenUp, Internal, by_code
 from scanner.later import Later
 from scanner.lists import Entry
-from scanner.pipeline import Progress
 from scanner.polite import Ending, Hosts, Policy, Turn
 from scanner.rows import Result, failed
+
+if TYPE_CHECKING:
+    from scanner.pipeline import Progress
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ class Patience(msgspec.Struct, frozen=True):
     longest_wait_s: float = 600.0
 
 
-Scan = Callable[[Item, Progress], Awaitable[tuple[Outcome, Result]]]
+Scan = Callable[[Item, "Progress"], Awaitable[tuple[Outcome, Result]]]
 
 
 class Dispatch:
