@@ -1,9 +1,9 @@
 """How often whole pictures raise a false alarm, and what of inpainting is found: the numbers of LAESCAN_REGIONS.
 
-    python tests/bench_regions.py [PICTURES] [WEIGHTS]
+    python tests/bench_regions.py [PICTURES] [WEIGHTS] [val]
 
 Real pictures that the checkpoint was neither trained on nor calibrated with (photographs of the test half, portraits
-of test identities), as they are and re-encoded, each looked at whole as a scan does: hundreds of tiles have hundreds
+of test identities; with `val` those that a threshold may be chosen on), as they are and re-encoded, each looked at whole as a scan does: hundreds of tiles have hundreds
 of chances for a false alarm, so the rate of tiles in the model card says little about pictures. Forgeries are made by
 every family of `scanner.training.scenes` in a square of a photograph; found = some region overlaps the forged pixels.
 """
@@ -14,15 +14,18 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import bench_near
 import cv2
+import msgspec
 import numpy as np
 
 from scanner.detector import Detector
 from scanner.local_model import LocalModel
 from scanner.settings import Settings
+from scanner.survey import Survey
 from scanner.training import families, metrics, scenes
 from scanner.training.forge import visible
 from scanner.training.portraits import Pixels, Portrait, identity_of, read, split_of
@@ -79,25 +82,29 @@ class Bench:
         self.model, self.limit = model, limit
         self.looked = 0
 
-    def regions(self, frame: Pixels, threshold: float):
+    def survey(self, frame: Pixels) -> Survey:
         survey = asyncio.run(self.model.survey(frame))
+        assert survey is not None, "LAESCAN_REGIONS is on"
         self.looked += len(survey.tiles)
-        return survey.regions(threshold=threshold)
+        return survey
 
     def peak(self, frame: Pixels) -> float:
-        """The score of the strongest region, however weak."""
-        return max((region.score for region in self.regions(frame, 0.01)), default=0.0)
+        """The score of the strongest region, however weak or strong: no clip, which would hide how far it is."""
+        survey = self.survey(frame)
+        wide = msgspec.structs.replace(survey.calibration, manipulated=1 - 1e-9)
+        regions = replace(survey, calibration=wide).regions(threshold=0.01)
+        return max((region.score for region in regions), default=0.0)
 
     def finds(self, frame: Pixels, mask: Pixels) -> tuple[bool, bool]:
         """(some region is reported, some region overlaps the mask)."""
-        found = self.regions(frame, self.limit)
+        found = self.survey(frame).regions(threshold=self.limit)
         boxes = [tuple(map(int, region.box)) for region in found]
         return bool(found), any(mask[y0:y1, x0:x1].any() for x0, y0, x1, y1 in boxes)
 
 
 def share(name: str, hits: np.ndarray) -> str:
     low, high = metrics.interval(float(hits.mean()), len(hits))
-    return f"{name:24}{len(hits):6}{hits.mean():9.1%}  ({low:.0%} to {high:.0%})"
+    return f"{name:28}{len(hits):6}{hits.mean():9.1%}  ({low:.0%} to {high:.0%})"
 
 
 def false_alarms(bench: Bench, name: str, frames: list[Pixels]) -> None:
@@ -126,17 +133,18 @@ def found(bench: Bench, frames: list[Pixels]) -> None:
 def main() -> None:
     """Print the tables."""
     count = next((int(word) for word in sys.argv[1:] if word.isdigit()), 60)
-    weights = next((word for word in sys.argv[1:] if not word.isdigit()), "")
+    half = "val" if "val" in sys.argv[1:] else "test"
+    weights = next((word for word in sys.argv[1:] if not word.isdigit() and word != half), "")
     settings = Settings(regions=True, region_weights=weights, threads=1)
     detector = Detector.load_for_regions(settings)
     limit = max(detector.calibration.manipulated, Detector.load(settings).calibration.manipulated)
-    print(f"Python {platform.python_version()}, model {detector.info.model_id}, threshold {limit:.4f}")
+    print(f"Python {platform.python_version()}, model {detector.info.model_id}, {half}, threshold {limit:.4f}")
     begun = time.perf_counter()
     with LocalModel.load(settings) as model:
         bench = Bench(model, limit)
         order = np.random.default_rng(0).permutation
         scenery, people = (
-            [read(paths[i]) for i in order(len(paths))[:count]] for paths in (photographs(), portraits())
+            [read(paths[i]) for i in order(len(paths))[:count]] for paths in (photographs(half), portraits(half))
         )
         false_alarms(bench, "real photographs", scenery)
         false_alarms(bench, "real portraits", people)
