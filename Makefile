@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 REPORT := reports/first
 EXAMPLES = $(wildcard tests/media/*.jpg)
 
-.PHONY: help setup run demo extension test check fix docs bench clean
+.PHONY: help setup run demo test check fix docs bench extension clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -17,8 +17,8 @@ var panel = (() => {
       'div', { class: `panel is-${view.state}`, role: 'dialog', 'aria-labelledby': 'title' },
       dom.el('header', {}, draw.mark(view.state), title, icon('close', 'M8 8l16 16M24 8 8 24', acts.close)),
       dom.el('div', { class: 'body' },
-        dom.el('p', { class: 'source' }, view.detail),
-        view.reason && dom.el('p', { class: 'reason', lang: view.english ? 'en' : null }, view.reason),
+        dom.el('p', { class: 'source', dir: 'auto' }, view.detail),
+        view.reason && dom.el('p', { class: 'reason', dir: 'auto', lang: view.english ? 'en' : null }, view.reason),
         view.advice && dom.el('p', { class: 'advice' }, ...dom.coded(view.advice)),
         view.remembered && dom.el('p', { class: 'soft' }, view.remembered),
         view.gauge && draw.scale(view.gauge),
@@ -56,7 +56,7 @@ var panel = (() => {
   }
 
   /** @param {View} view */
-  const notes = (view) => view.notes.length > 0 && dom.el('ul', { class: 'notes', 'aria-label': dom.say('notes') }, ...view.notes.map((text) => dom.el('li', {}, text)));
+  const notes = (view) => view.notes.length > 0 && dom.el('ul', { class: 'notes', 'aria-label': dom.say('notes') }, ...view.notes.map((text) => dom.el('li', { dir: 'auto' }, text)));
 
   /** @param {View} view @param {Acts} acts */
   function toggle(view, { overlay: { shown, possible, toggle: set }, element }) {
