@@ -3,9 +3,10 @@
     python tests/bench_regions.py [PICTURES] [WEIGHTS] [val]
 
 Real pictures that the checkpoint was neither trained on nor calibrated with (photographs of the test half, portraits
-of test identities; with `val` those that a threshold may be chosen on), as they are and re-encoded, each looked at whole as a scan does: hundreds of tiles have hundreds
-of chances for a false alarm, so the rate of tiles in the model card says little about pictures. Forgeries are made by
-every family of `scanner.training.scenes` in a square of a photograph; found = some region overlaps the forged pixels.
+of test identities; with `val` those that a threshold may be chosen on), as they are and re-encoded, each looked at
+whole as a scan does: a hundred tiles have a hundred chances for a false alarm, so the rate of tiles in the model card
+says little about pictures. Forgeries are made by every family of `scanner.training.scenes` in a square of a
+photograph; found = some region overlaps the forged pixels.
 """
 
 import asyncio

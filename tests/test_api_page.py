@@ -251,14 +251,15 @@ def test_where_a_token_is_needed_the_page_asks_for_it_once(browser, redis_url, t
 def test_the_pages_words_and_numbers_are_wordings(page):
     page.goto("/")
     told = page.evaluate(
-        """async ([scores, times, verdict]) => {
+        """async ([scores, times, verdict, part]) => {
             const words = await import('/assets/words.js');
             return {headlines: words.HEADLINES, stages: words.STEPS.flatMap((step) => step.stages),
                     numbers: scores.map(words.number), clocks: times.map(words.clock),
                     moments: times.map((t) => words.moment(verdict, t)),
-                    labels: scores.map((s) => words.labelOf(s, verdict))};
+                    labels: scores.map((s) => words.labelOf(s, verdict)),
+                    beside: scores.map((s) => words.labelOf(s, part))};
         }""",
-        [SCORES, TIMES_S, msgspec.to_builtins(SHORT)],
+        [SCORES, TIMES_S, msgspec.to_builtins(SHORT), msgspec.to_builtins(PART)],
     )
     assert {label.value: words for label, words in wording.HEADLINES.items()}.items() <= told["headlines"].items()
     assert set(told["stages"]) == {"send", "queued", *STAGES}
@@ -266,6 +267,8 @@ def test_the_pages_words_and_numbers_are_wordings(page):
     assert told["clocks"] == [wording.clock(time_s) for time_s in TIMES_S]
     assert told["moments"] == [wording.moment(SHORT, time_s) for time_s in TIMES_S]
     assert told["labels"] == [wording.label_of(score, SHORT).value for score in SCORES]
+    assert told["beside"] == [wording.label_of(score, PART).value for score in SCORES]
+    assert Label.MANIPULATED not in told["beside"], "a region made it so, and no face"
 
 
 SCORES = [0, 0.004, 0.01, 0.126, 0.3, 0.31, 0.5, 0.79, 0.8, 0.985, 0.99, 0.9901, 1]
@@ -274,3 +277,5 @@ SHORT = verdicts.film(
     verdicts.talking_head([0.0] * 6), 6, media=msgspec.structs.replace(verdicts.VIDEO, duration_s=12.0)
 )
 assert SHORT.label is not Label.NO_FACE
+PART = verdicts.still(verdicts.scored(0.5), survey=verdicts.surveyed((500, 300, 700, 420)))
+assert PART.label is Label.MANIPULATED
