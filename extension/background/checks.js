@@ -39,7 +39,7 @@ export async function list() {
 /** Forget ended checks beyond the length of the history. */
 export async function prune() {
   const { history } = await loadSettings();
-  const ended = (await list()).filter((check) => check.phase !== 'new' && check.phase !== 'following');
+  const ended = (await list()).filter((check) => check.phase === 'ended' || check.phase === 'trouble');
   await forget(ended.slice(history));
 }
 
