@@ -83,7 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: Annotated[int, Meta(ge=0)] = 0
     """Compute threads of the engine; 0 = one per core, waiting passively."""
     engine_socket: str = ""
-    """Socket of the engine; empty = `engine.sock` in a private folder `laescan-UID` of the folder for temporary files."""
+    """Socket of the engine; empty = `engine.sock` in `laescan-UID`, a private folder beside temporary files."""
     engine_timeout_s: PositiveSeconds = 120.0
     """Longest wait for the engine's answer, its queue and its restarts included."""
     engine_max_queued: Annotated[int, Meta(ge=1, le=4096)] = 256

@@ -1,8 +1,9 @@
 """Raw validation scores in, `Calibration` out: a logistic fit and the two thresholds.
 
 The upper threshold is chosen by what a wrong "manipulated" costs: at most `FALSE_ALARMS` of re-encoded real validation
-photographs may reach it, nor more of the real crops that forgeries were made from: these are of more people.  The lower one is chosen by what a wrong "authentic" costs: at most `MISSES` of validation
-forgeries may fall to it.  Between them the verdict is `inconclusive`.
+photographs may reach it, nor more of the real crops that forgeries were made from: these are of more people.
+The lower one is chosen by what a wrong "authentic" costs: at most `MISSES` of validation forgeries may fall to it.
+Between them the verdict is `inconclusive`.
 """
 
 import numpy as np
@@ -35,7 +36,7 @@ def logistic(real: ArrayLike, fake: ArrayLike, *, steps: int = 50) -> tuple[floa
 
 
 def calibrate(real: ArrayLike, fake: ArrayLike, real_reencoded: ArrayLike) -> Calibration:
-    """Fit on validation scores; `real_reencoded` (photographs after a life on the web) and `real` bound false alarms."""
+    """Fit on validation scores; `real_reencoded` (photographs saved again) and `real` both bound the false alarms."""
     slope, intercept = logistic(real, fake)
     photos, crops, f = (sigmoid(slope * np.asarray(s, np.float64) + intercept) for s in (real_reencoded, real, fake))
     strictest = max(metrics.threshold_at(reals, FALSE_ALARMS) for reals in (photos, crops))
