@@ -34,7 +34,6 @@ examples:
   laescan bulk urls.txt -o verdicts.jsonl
   laescan bulk posts.csv --column media_url -o verdicts.csv --report report/
   laescan bulk crawl.parquet -o verdicts.parquet --rate 5 --contact abuse-desk@example.org
-  laescan bulk verdicts.csv ... again after Ctrl-C, kill -9 or a full disk: the same command goes on
   laescan bulk urls.txt -o verdicts.jsonl --retry-failed=timed_out,unreachable
   laescan bulk https://example.org/feed.xml --follow -o seen.jsonl
   zcat urls.gz | laescan bulk - -o verdicts.sqlite --json-progress 2> progress.jsonl
