@@ -163,9 +163,10 @@ def download(source, folder):
 
 def timed(*commands):
     """Seconds and core-seconds of some programs, one after the other, and what the last one said."""
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}  # all of one tree
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     for command in commands:
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environ)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cores = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - begun, cores, done.stdout.split()
