@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from scanner.errors import BadWeights
+from scanner.nets import ONet, PNet, RNet
 
 WEIGHTS = Path(__file__).parent / "weights" / "mtcnn.safetensors"
 WEIGHTS_SHA256 = "84cbd064d68b30425788bb608f54f5504c7116a00e22f5744147ee7235e1f261"
@@ -40,87 +41,6 @@ TURN_ODDS = 7  # how much surer another direction must be: none of 169 faces til
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
-
-
-class PNet(nn.Module):
-    """(B, 3, h, w) -> face probability (B, h', w') and box offsets (B, 4, h', w'), one window per 2 px."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 10, 3),
-            nn.PReLU(10),
-            nn.MaxPool2d(2, 2, ceil_mode=True),
-            nn.Conv2d(10, 16, 3),
-            nn.PReLU(16),
-            nn.Conv2d(16, 32, 3),
-            nn.PReLU(32),
-        )
-        self.face = nn.Conv2d(32, 2, 1)
-        self.box = nn.Conv2d(32, 4, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels come as (v - 127.5) / 128."""
-        f = self.features(x)
-        return self.face(f).softmax(1)[:, 1], self.box(f)
-
-
-class RNet(nn.Module):
-    """(B, 3, 24, 24) -> face probability (B,) and box offsets (B, 4)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 28, 3),
-            nn.PReLU(28),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.Conv2d(28, 48, 3),
-            nn.PReLU(48),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.Conv2d(48, 64, 2),
-            nn.PReLU(64),
-            nn.Flatten(),
-            nn.Linear(576, 128),
-            nn.PReLU(128),
-        )
-        self.face = nn.Linear(128, 2)
-        self.box = nn.Linear(128, 4)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels come as (v - 127.5) / 128."""
-        f = self.features(x)
-        return self.face(f).softmax(1)[:, 1], self.box(f)
-
-
-class ONet(nn.Module):
-    """(B, 3, 48, 48) -> face probability (B,), box offsets (B, 4), landmarks (B, 10) as x1..x5, y1..y5 of the box."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 32, 3),
-            nn.PReLU(32),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.Conv2d(32, 64, 3),
-            nn.PReLU(64),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.Conv2d(64, 64, 3),
-            nn.PReLU(64),
-            nn.MaxPool2d(2, 2, ceil_mode=True),
-            nn.Conv2d(64, 128, 2),
-            nn.PReLU(128),
-            nn.Flatten(),
-            nn.Linear(1152, 256),
-            nn.PReLU(256),
-        )
-        self.face = nn.Linear(256, 2)
-        self.box = nn.Linear(256, 4)
-        self.landmarks = nn.Linear(256, 10)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels come as (v - 127.5) / 128."""
-        f = self.features(x)
-        return self.face(f).softmax(1)[:, 1], self.box(f), self.landmarks(f)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 
 from scanner import mtcnn
 from scanner.errors import BadWeights
-from scanner.mtcnn import Mtcnn, ONet, PNet, RNet, cut, halvings, keep_best, level, rotations, tilts_of
+from scanner.mtcnn import Mtcnn, cut, halvings, keep_best, level, rotations, tilts_of
+from scanner.nets import Halved, ONet, PNet, RNet
 
 MEDIA = Path(__file__).parent / "media"
 
@@ -31,10 +32,19 @@ def smooth(height, width):
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+@torch.inference_mode()
 def test_pnet_sees_one_window_per_two_pixels():
     p, offsets = PNet()(torch.zeros(2, 3, 12, 20))
     assert p.shape == (2, 1, 5)
     assert offsets.shape == (2, 4, 1, 5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 10, 8, 6), (2, 10, 7, 6), (1, 10, 8, 5), (3, 10, 7, 5), (1, 10, 1, 1), (1, 3, 1, 9)]
+)
+def test_halving_is_pooling_to_the_bit(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(Halved()(x), torch.nn.MaxPool2d(2, 2, ceil_mode=True)(x))
 
 
 def test_rnet_and_onet_take_24_and_48_pixels():
