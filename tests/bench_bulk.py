@@ -4,7 +4,7 @@
     peer    img2dataset to 256 px webdataset shards, then MesoInception-4 over the shards in batches of 32
 
 The same detector, server, URLs and pictures for both, interleaved, start-up included. Pictures are those of tests/media
-or of the folder in LAESCAN_BENCH_PICTURES, each made unique by its last bytes, so that ours cannot scan bytes once.
+or of the folder in BENCH_PICTURES, each made unique by its last bytes, so that ours cannot scan bytes once.
 img2dataset lives in a virtual environment of its own (it pins much): IMG2DATASET=/path/to/its/python. Without it the
 peer is its documented algorithm, and the output says so: a shard at a time, 32 threads with urllib and a connection for
 each URL, cv2 to 256 px, JPEG again, tar files, then the detector.
@@ -43,7 +43,7 @@ TARGETS = {"ours / peer": 1.5, "finished again": 0.05, "half of it twice": 0.60}
 
 def served(count):
     """Web-sized pictures, each other bytes."""
-    folder = Path(os.environ.get("LAESCAN_BENCH_PICTURES", Path(__file__).parent / "media"))
+    folder = Path(os.environ.get("BENCH_PICTURES", Path(__file__).parent / "media"))
     found = sorted(path for path in folder.rglob("*.jp*g"))[:200]
     made = []
     for path in found:
