@@ -209,8 +209,8 @@ def agree_strongly(faces: Sequence[ScoredFace], *, frame_count: int, calibration
     Manipulated: the pooled evidence outlives as many authentic frames again. Authentic: every single face of every
     frame says so by itself; a forged run that none of them shows lies between two of them, so it has one frame of the
     sample, and one frame never decides (steps 2 and 4). Both need a judged face in 3 of 4 frames.
-    Measured on 20 authentic clips, and with their scores raised in runs of 1 to 16 frames by 2, 4 and 6 (9,000 films):
-    not one label other than all 16 frames give; a third of the authentic films stop early.
+    Measured on 69 films of 16 frames from 20 authentic clips, and 8,694 times with scores raised in runs of 1 to 16
+    frames by about 2, 4 or 6: not one label other than all 16 frames give; 38 % of the authentic films stop early.
     """
     judged = [face for face in faces if _is_fit(face)]
     if frame_count < EARLY_FRAMES or len({face.frame for face in judged}) < 0.75 * frame_count:
