@@ -1,6 +1,7 @@
 """The short way for plain JPEGs shows what the long way shows, pixel by pixel, and leaves it all that is not plain."""
 
 import io
+import mmap
 from pathlib import Path
 
 import media
@@ -91,6 +92,11 @@ def test_bytes_behind_the_end_are_told_alike(look):
     ours, theirs = look(jpeg.decode, data)[0], look(picture.decode, data)[0]
     assert ours.warnings == theirs.warnings
     assert "19 bytes follow" in ours.warnings[0]
+
+
+def test_a_kernel_without_huge_pages_will_do(look, monkeypatch):
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 9999)  # answered as an unknown piece of advice
+    assert look(jpeg.decode, written(scene()))[0] is not None
 
 
 # ---------------------------------------------------------------- what is left to Pillow
