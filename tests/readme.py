@@ -18,6 +18,7 @@ from scanner.training.metrics import interval
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+ROBUST = ("flips", "shortcuts", "deletion")
 WIDTH = 100  # of --help, in characters
 COMMANDS = ("scan", "bulk", "serve", "worker", "engine", "token create", "doctor", "annotate")
 
@@ -90,7 +91,39 @@ def results_table() -> str:
     return "\n".join(rows)
 
 
+def robust_table() -> str:
+    """What the verdicts of the shipped checkpoint stand on, from its own card."""
+    card = load_checkpoint(SHIPPED).card
+    flips, shortcuts, deletions = ([card[split][part] for split in ("val", "test")] for part in ROBUST)
+    answers = {
+        "confident labels that turn into the other one when saved or resized again": [
+            f"{f['turned']:.1%} of {f['confident']} × {len(f['treatments'])}" for f in flips
+        ],
+        "... that become `inconclusive`": [f"{f['doubted']:.1%}" for f in flips],
+        **{
+            f"real photographs called manipulated once {name}": [
+                f"{s[name]['share']:.0%} of {s[name]['n']}" for s in shortcuts
+            ]
+            for name in shortcuts[0]
+        },
+        "forgeries found that are no longer, once their pixels are put back": [
+            f"{d['turned']:.0%} of {d['n']}" for d in deletions
+        ],
+        "fall of the raw score when a quarter of them is put back: under the strongest map, or elsewhere": [
+            f"{d['fell_hot']:.2f}, {d['fell_elsewhere']:.2f}" for d in deletions
+        ],
+    }
+    return "\n".join(
+        [
+            "| question | validation | test |",
+            "|---|---|---|",
+            *(f"| {q} | {' | '.join(a)} |" for q, a in answers.items()),
+        ]
+    )
+
+
 PARTS = {
+    "robust": robust_table,
     "results": results_table,
     "settings": settings_table,
     "errors": errors_table,
