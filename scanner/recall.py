@@ -149,7 +149,7 @@ class Recall:
             pipe.incr(self._key("a", root))
             pipe.expire(self._key("a", root), VERDICT_TTL_S)
             hits, _ = await pipe.execute()
-        return int(hits) <= ALWAYS_AUDITED or random.random() < self._settings.near_audits  # noqa: S311 - a sample
+        return int(hits) <= ALWAYS_AUDITED or random.random() < self._settings.near_audit_share  # noqa: S311 - a sample
 
     async def _add_look(self, verdict: Verdict, look: Look) -> None:
         """Index a scanned picture, unless a larger one that looks the same and was judged the same is there."""

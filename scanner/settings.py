@@ -137,7 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         "inconclusive",
     )
     """Verdicts that a re-encoded copy of a picture may inherit until it is scanned itself; empty = none."""
-    near_audits: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    near_audit_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
     """Share of inherited verdicts that a scan checks afterwards; the first two of every picture always are."""
 
     def __post_init__(self) -> None:

@@ -66,7 +66,7 @@ class Piece:
         return False
 
 
-async def scan_sources(
+async def scan_sources(  # noqa: PLR0913 - all that a whole list is scanned with
     entries: Sequence[Entry],
     settings: Settings,
     model: Model,

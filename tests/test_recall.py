@@ -26,7 +26,7 @@ from scanner.validators import Validators
 MEDIA = Path(__file__).parent / "media"
 MODEL = verdicts.MODEL.model_id
 URL = "https://example.org/face.jpg"
-NEVER, ALWAYS = {"near_audits": 0.0}, {"near_audits": 1.0}
+NEVER, ALWAYS = {"near_audit_share": 0.0}, {"near_audit_share": 1.0}
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def test_every_setting_is_explained_in_words_that_end() -> None:
 def test_limits_carry_their_unit() -> None:
     numbers = [f.name for f in msgspec.structs.fields(Settings) if type(f.default) in (int, float)]
     units = ("_bytes", "_pixels", "_px", "_s", "_streams", "_frames", "_faces", "_redirects", "_connections", "threads")
-    units += ("_port", "_per_min", "_queued", "_queued_bulk", "_urls", "workers")
+    units += ("_share", "_port", "_per_min", "_queued", "_queued_bulk", "_urls", "workers")
     assert [name for name in numbers if not name.endswith(units)] == []
 
 
