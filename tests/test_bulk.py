@@ -326,7 +326,7 @@ def test_killed_at_any_moment_it_goes_on(site, tmp_path):
 def test_interrupted_it_drains_and_goes_on(site, tmp_path):
     source = tmp_path / "list.txt"
     source.write_text("\n".join(site.url(f"{n}.jpg?i{again}") for again in range(10) for n in range(40)))
-    child = started(tmp_path, source)
+    child = started(tmp_path, source, seconds=0.15)  # slow enough that it cannot be done before the signal
     wait_for_rows(tmp_path, 1)
     child.send_signal(signal.SIGINT)
     assert child.wait(30) == 130

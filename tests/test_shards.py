@@ -1,11 +1,13 @@
 """Pieces of a list on workers: as a function, and over a real Redis by processes that are killed."""
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,14 +97,14 @@ def test_without_a_redis_it_says_so(tmp_path):
     assert time.monotonic() - begun < 30
 
 
-def test_ray_may_call_it(site):
-    ray = pytest.importorskip("ray")
+def _scanned(urls):
+    return scan_shard(urls, settings=Settings(**QUICK), model=Glimpse())
+
+
+def test_pieces_may_be_scanned_in_processes_of_any_pool(site):
+    """What Ray and Spark do: send a function and a piece of the list to another process, and take the rows back."""
     urls = [site.url(f"{n}.jpg") for n in range(4)]
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        settings = Settings(**QUICK)
-        work = ray.remote(lambda some: scan_shard(some, settings=settings, model=Glimpse()))
-        pieces = ray.get([work.remote(urls[:2]), work.remote(urls[2:])])
-    finally:
-        ray.shutdown()
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pieces = list(pool.map(_scanned, [urls[:2], urls[2:]]))
     assert [row["source"] for piece in pieces for row in piece] == urls
+    assert not [row["code"] for piece in pieces for row in piece if row["code"]]
