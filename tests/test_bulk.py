@@ -325,15 +325,15 @@ def test_killed_at_any_moment_it_goes_on(site, tmp_path):
 
 def test_interrupted_it_drains_and_goes_on(site, tmp_path):
     source = tmp_path / "list.txt"
-    source.write_text("\n".join(site.url(f"{n}.jpg?i{again}") for again in range(10) for n in range(40)))
+    source.write_text("\n".join(site.url(f"{n}.jpg?i{again}") for again in range(60) for n in range(40)))
     child = started(tmp_path, source, seconds=0.15)  # slow enough that it cannot be done before the signal
     wait_for_rows(tmp_path, 1)
     child.send_signal(signal.SIGINT)
     assert child.wait(30) == 130
     done = len(rows_of(tmp_path / "out.jsonl"))
-    assert 0 < done < 400
+    assert 0 < done < 2400
     summary, rows = scan_list(tmp_path, None)
-    assert (len(rows), summary.rows_this_run) == (400, 400 - done)
+    assert (len(rows), summary.rows_this_run) == (2400, 2400 - done)
 
 
 def test_second_run_on_the_same_output_is_refused(site, tmp_path):
