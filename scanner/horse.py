@@ -76,9 +76,11 @@ class Horse:
         model_id = self._scanner.model.info.model_id
         memory = Recall(self._memory, self._settings, model_id=model_id, tenant=request.tenant)
         urgent = request.queue == "interactive"
+        # A third attempt is made without drawings: should they be what killed the first two, the verdict still comes.
+        is_drawn = urgent and task.attempt < MOST_ATTEMPTS
         async with _telling(lease) as tell, self._flight.aboard(f"{task.id}:{task.fence}", memory):
             result = await self._scanner.scan(
-                source, progress=tell, keep_frames=urgent, urgent=urgent, rescan=request.rescan
+                source, progress=tell, keep_frames=is_drawn, urgent=urgent, rescan=request.rescan
             )
         return ScanResult(msgspec.structs.replace(result.outcome, source=request.source), result.frames)
 
