@@ -89,7 +89,6 @@ class Book:
         self._fresh_bytes: dict[str, Result] = {}
         self.read_rows = 0
         self.skipped_rows = 0  # that were in the output before
-        self.written_rows = journal.count_rows()
         self.tally: Counter[str] = Counter()  # of this run
         self._stopping = asyncio.Event()
         output.resume(journal.size)
@@ -167,7 +166,6 @@ class Book:
         except OutputError:
             self._unwritten = batch + self._unwritten
             raise
-        self.written_rows += len(batch)
         for key, result in new.items():
             self._fresh.pop(key, None)
             if result.sha256:

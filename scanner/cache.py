@@ -26,8 +26,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from scanner.buckets import Buckets
-from scanner.contract import CacheInfo, Failure, Label, ModelInfo, Verdict
-from scanner.errors import FetchError, MediaError, by_code
+from scanner.contract import CacheInfo, Label, ModelInfo, Verdict
 from scanner.settings import Settings
 from scanner.validators import NO_VALIDATORS, Validators
 
@@ -37,7 +36,6 @@ PREFIX = "m1:"
 """Of every key; the number is the schema's."""
 DAY_S = 86_400
 VERDICT_TTL_S, UNSURE_TTL_S, URL_TTL_S = 30 * DAY_S, 7 * DAY_S, DAY_S
-FAILURE_TTL_S = {True: 60, False: 600}  # retryable: server trouble passes; the rest stays as it is for a while
 PREFIX_BITS = 12  # 4,096 buckets: 244 digests in each at a million entries
 MAX_PREFIX_ANSWERS = 1_000
 _JUDGING = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
@@ -150,15 +148,6 @@ class VerdictCache:
             await self._corrupt("u", 1)
             return None
 
-    async def failure(self, url: str, *, tenant: str) -> Failure | None:
-        """Why the URL gave no verdict a moment ago."""
-        value = await self._redis.get(f"{PREFIX}f:{_url_hash(url, tenant)}")
-        try:
-            return None if value is None else msgspec.msgpack.decode(_raw(value), type=Failure)
-        except ValueError:
-            await self._corrupt("f", 1)
-            return None
-
     async def model(self) -> ModelInfo | None:
         """Who judges now, as the engine's side last announced it: what to ask for before any model is loaded."""
         value = await self._redis.get(f"{PREFIX}model")
@@ -202,16 +191,6 @@ class VerdictCache:
     async def remember_url(self, sha256: str, *, url: str, tenant: str, validators: Validators = NO_VALIDATORS) -> None:
         """Keep what a URL was found to lead to just now."""
         await self._redis.set(_url_key(url, tenant), _pointer_to(sha256, validators), ex=URL_TTL_S)
-
-    async def remember_failure(self, failure: Failure, *, url: str, tenant: str) -> None:
-        """Keep for a short while that there is nothing to judge; what went wrong on our side is not kept at all."""
-        error = by_code().get(failure.code)
-        if error is None or not issubclass(error, FetchError | MediaError):
-            return
-        ttl_s = FAILURE_TTL_S[failure.retryable]
-        if failure.retry_after_s is not None:
-            ttl_s = int(min(max(failure.retry_after_s, 1), FAILURE_TTL_S[False]))
-        await self._redis.set(f"{PREFIX}f:{_url_hash(url, tenant)}", msgspec.msgpack.encode(failure), ex=ttl_s)
 
     async def announce(self, model: ModelInfo) -> None:
         """Say who judges from now on."""

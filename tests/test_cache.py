@@ -11,8 +11,7 @@ from redis_server import redis_in
 from scanner import cache as cache_module
 from scanner.buckets import Buckets
 from scanner.cache import VerdictCache, canonical_url
-from scanner.contract import CacheInfo, Failure, Label, ModelInfo
-from scanner.errors import Gone, Internal, RateLimited, Unreachable
+from scanner.contract import CacheInfo, Label, ModelInfo
 from scanner.settings import Settings
 from scanner.validators import Validators
 
@@ -321,35 +320,6 @@ def test_a_damaged_bucket_is_left_out_counted_and_mended(with_cache):
 
 
 # ---------------------------------------------------------------- failures, models, upkeep
-
-
-def failure_of(error, retry_after_s=None):
-    return Failure(code=error.code, message="why", retryable=error.retryable, retry_after_s=retry_after_s)
-
-
-@pytest.mark.parametrize(
-    ("failure", "ttl_s"),
-    [
-        (failure_of(Gone), 600),
-        (failure_of(Unreachable), 60),
-        (failure_of(RateLimited, 17.0), 17),
-        (failure_of(RateLimited, 1e9), 600),
-        (failure_of(RateLimited, 0.0), 1),
-        (failure_of(Internal), None),
-        (Failure(code="of tomorrow", message="", retryable=False), None),
-    ],
-)
-def test_failures_are_kept_for_minutes_and_ours_not_at_all(with_cache, failure, ttl_s):
-    async def work(cache, client):
-        await cache.remember_failure(failure, url=URL, tenant="a")
-        assert await cache.failure(URL, tenant="a") == (failure if ttl_s else None)
-        assert await cache.failure(URL, tenant="b") is None
-        for key in [key async for key in client.scan_iter(match="m1:f:*")]:
-            assert ttl_s - 1 <= await client.ttl(key) <= ttl_s
-            await client.set(key, b"\xc1")
-            assert await cache.failure(URL, tenant="a") is None
-
-    with_cache(work)
 
 
 def test_who_judges_is_known_without_a_model(with_cache):

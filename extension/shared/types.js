@@ -19,6 +19,7 @@
  * @property {Label} label
  * @property {number | null} score
  * @property {{ authentic: number, manipulated: number }} thresholds
+ * @property {{ box: number[], score: number }[]} regions
  * @property {string} reason
  * @property {Face[]} faces
  * @property {Frame[]} frames

@@ -24,10 +24,11 @@ export function moment(seconds, duration) {
   return `0:${(Math.floor(10 * seconds) / 10).toFixed(1).padStart(4, '0')}`;
 }
 
-/** What one face or frame may be called: never more than the whole verdict says. @param {number | null} score @param {import('./types.js').Verdict} verdict @returns {import('./types.js').Label} */
+/** What one face or frame may be called: never more than all faces together say. @param {number | null} score @param {import('./types.js').Verdict} verdict @returns {import('./types.js').Label} */
 export function labelOf(score, verdict) {
-  if (score === null || verdict.score === null) return 'inconclusive';
-  const lower = verdict.label === 'manipulated' ? score : Math.min(score, verdict.score);
+  const whole = verdict.regions.length ? verdict.frames[0].score : verdict.score; // a region may have decided, not a face
+  if (score === null || whole === null) return 'inconclusive';
+  const lower = whole >= verdict.thresholds.manipulated ? score : Math.min(score, whole);
   if (lower >= verdict.thresholds.manipulated) return 'manipulated';
   return lower <= verdict.thresholds.authentic ? 'authentic' : 'inconclusive';
 }

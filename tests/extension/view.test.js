@@ -7,7 +7,7 @@ import { speaker } from './load.js';
 
 const source = { kind: 'image', url: 'https://a.test/b.jpg', page: 'https://a.test/', held: true, note: null };
 const verdict = {
-  label: 'manipulated', score: 0.97, thresholds: { authentic: 0.2, manipulated: 0.9 }, reason: 'Strong evidence.', worst_span: null,
+  label: 'manipulated', score: 0.97, thresholds: { authentic: 0.2, manipulated: 0.9 }, regions: [], reason: 'Strong evidence.', worst_span: null,
   faces: [{ box: [0, 0, 9, 9], frame: 0, track: 0, score: 0.97, attention: null, warnings: ['tiny face'] }],
   frames: [{ index: 0, time_s: null, width: 10, height: 10, score: 0.97 }],
   media: { kind: 'image', format: 'jpeg', size_bytes: 2e6, width: 10, height: 10, sha256: '0'.repeat(64), duration_s: null },
