@@ -1,15 +1,16 @@
 """A perceptual hash in, the remembered verdicts on pictures with a hash like it out, the nearest first.
 
 One reason: a hash only nominates. 40 % of local forgeries have the very hash of the untouched picture, so these
-verdicts are marked `near` with their distance, and whoever asks must compare the pictures, as `scanner.near` does.
+verdicts are marked `near` with their distance, and whoever asks must compare the pictures, as
+`scanner.cache.near` does.
 """
 
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from scanner.bands import Bands
-from scanner.cache import PREFIX, VERDICT_TTL_S, VerdictCache
+from scanner.cache.bands import Bands
+from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S, VerdictCache
 from scanner.contract import Verdict
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ async def alike(redis: "Redis", cache: VerdictCache, phash: str, *, model_id: st
     nearest = sorted(distances, key=distances.__getitem__)[:MOST]
     async with redis.pipeline(transaction=False) as pipe:
         for code in nearest:
-            pipe.hkeys(f"{PREFIX}n:r:{code:064x}")  # `scanner.near` keeps its pictures there, by their files' sha256
+            pipe.hkeys(f"{PREFIX}n:r:{code:064x}")  # where `near` keeps its pictures, by their files' sha256
         files = await pipe.execute() if nearest else []
     digests = {sha256.decode(): distances[code] for code, found in zip(nearest, files, strict=True) for sha256 in found}
     verdicts = await cache.verdicts(list(digests), model_id=model_id)

@@ -20,9 +20,9 @@ from api.openapi import describe
 from api.routes import ENDPOINTS
 from api.service import SERVICE, Service
 from api.tokens import Tokens
-from scanner.cache import VerdictCache
-from scanner.jobs import Jobs
-from scanner.ledger import Ledger
+from scanner.cache.verdicts import VerdictCache
+from scanner.service.jobs import Jobs
+from scanner.service.ledger import Ledger
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)

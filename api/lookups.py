@@ -11,7 +11,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from scanner.cache import VerdictCache
+from scanner.cache.verdicts import VerdictCache
 from scanner.contract import Verdict
 
 FRESH_S: Final = 1.0

@@ -16,9 +16,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
-from scanner import telemetry
-from scanner.cache import VerdictCache
-from scanner.ledger import Ledger
+from scanner.cache.verdicts import VerdictCache
+from scanner.service import telemetry
+from scanner.service.ledger import Ledger
 
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})

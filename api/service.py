@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from api.lookups import Lookups
-from scanner.cache import VerdictCache
-from scanner.jobs import Jobs
-from scanner.ledger import Ledger
+from scanner.cache.verdicts import VerdictCache
+from scanner.service.jobs import Jobs
+from scanner.service.ledger import Ledger
 from scanner.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Final
 from redis.asyncio import Redis
 
 from api.tokens import Scope, Token, Tokens
-from scanner.embedded import socket_url
 from scanner.folders import state_folder
+from scanner.service.embedded import socket_url
 from scanner.settings import Settings, SettingsError
 
 UNITS_S: Final = {"h": 3_600, "d": 86_400, "w": 604_800}

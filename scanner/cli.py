@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scanner import bulk_cli, serve, training_cli
+from scanner import training_cli
+from scanner.bulk import cli as bulk_cli
 from scanner.contract import Label, Outcome
 from scanner.errors import EngineError
 from scanner.folders import scratch_folder, sweep_scratch
 from scanner.formats import HEAD_BYTES, sniff
+from scanner.service import serve
 from scanner.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from scanner.decode import Frame
-    from scanner.report import ReportItem
+    from scanner.decoding.decode import Frame
+    from scanner.report.page import ReportItem
     from scanner.terminal import Terminal
 
 
@@ -222,7 +224,7 @@ def _scan(given: argparse.Namespace) -> Exit:
             terminal.fail(error.code, str(error))
             return Exit.NO_ENGINE
         if given.report:
-            from scanner.report import write_report
+            from scanner.report.page import write_report
 
             terminal.say(f"report: {write_report(items, given.report)}")
     return _exit_code([item.outcome for item in items], given.fail_on)
@@ -233,7 +235,7 @@ async def _scan_all(
 ) -> "list[ReportItem]":
     """Scan one source after the other and show each outcome as it comes."""
     from scanner.pipeline import Scanner
-    from scanner.report import ReportItem
+    from scanner.report.page import ReportItem
 
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - we are in one
@@ -257,7 +259,7 @@ def _spooled(frames: "Sequence[Frame]", spool: Path, number: int) -> "Iterator[F
     """The same frames on disk: 100 sources with 16 large frames each would not fit into memory until the report."""
     import numpy as np
 
-    from scanner.decode import Frame
+    from scanner.decoding.decode import Frame
 
     for frame in frames:
         path = spool / f"{number}-{frame.index}.npy"
@@ -292,19 +294,19 @@ def _doctor(*, json: bool) -> int:
 
 def _engine(given: argparse.Namespace) -> Exit:
     """Be the engine, or ask it."""
-    from scanner.engine_wire import socket_path
+    from scanner.engine.wire import socket_path
 
     settings = Settings.from_env(os.environ)
     path = given.socket or socket_path(settings)
     try:
         if given.status:
-            from scanner.engine_client import status
+            from scanner.engine.client import status
 
             print(msgspec.json.encode(status(path, timeout_s=5.0)).decode())
         else:
-            from scanner.engine import run
+            from scanner.engine.server import run
 
-            logging.getLogger("scanner.engine").setLevel(logging.INFO)
+            logging.getLogger("scanner.engine.server").setLevel(logging.INFO)
             run(settings, path)
     except EngineError as error:
         print(f"laescan: {error.code}: {error}", file=sys.stderr)

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 
 from scanner import settings as settings_module
-from scanner.checkpoint import golden_crops
-from scanner.detector import Detector
-from scanner.engine_client import status
-from scanner.engine_wire import socket_path
+from scanner.decoding.jail import Jail
+from scanner.detection.checkpoint import golden_crops
+from scanner.detection.detector import Detector
+from scanner.detection.faces import FaceDetector
+from scanner.engine.client import status
+from scanner.engine.wire import socket_path
 from scanner.errors import BadWeights, BlockedAddress, NoEngine, ScanError
-from scanner.faces import FaceDetector
-from scanner.fetch import fetch
+from scanner.fetching.fetch import fetch
 from scanner.folders import scratch_folder
-from scanner.jail import Jail
 from scanner.settings import PREFIX, Settings, SettingsError
 
 PACKAGES = ("laescan", "torch", "numpy", "opencv-python-headless", "pillow", "av", "aiohttp", "yt-dlp")

@@ -3,16 +3,16 @@
     expected -> fetch -> recall -> decode -> recall_decoded -> score -> judge -> remember
 
 One reason: the pipeline saves the work that a remembered verdict spares without knowing where verdicts are kept, nor
-how two media are held to be the same (`scanner.recall` does).
+how two media are held to be the same (`scanner.cache.recall` does).
 """
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from scanner.cache.validators import Validators
     from scanner.contract import Verdict
-    from scanner.decode import Decoded
-    from scanner.fetch import Fetched
-    from scanner.validators import Validators
+    from scanner.decoding.decode import Decoded
+    from scanner.fetching.fetch import Fetched
 
 
 class Memory(Protocol):

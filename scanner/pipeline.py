@@ -18,23 +18,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from scanner.cache.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.contract import Failure, Media, Outcome, Verdict
-from scanner.decode import Decoded, Frame, decode
+from scanner.decoding.decode import Decoded, Frame, decode
+from scanner.decoding.jail import Jail
+from scanner.detection.faces import link
+from scanner.detection.model import Model, SeenFace
+from scanner.detection.survey import Survey
 from scanner.errors import Internal, RateLimited, ScanError
-from scanner.faces import link
-from scanner.fetch import Fetched, fetch
+from scanner.fetching.fetch import Fetched, fetch
+from scanner.fetching.web import Web
 from scanner.folders import scratch_folder
-from scanner.jail import Jail
 from scanner.memory import Memory
-from scanner.model import Model, SeenFace
 from scanner.settings import Settings
-from scanner.survey import Survey
-from scanner.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.verdict import EARLY_FRAMES, FrameInfo, ScoredFace, agree_strongly, judge
-from scanner.web import Web
 
 if TYPE_CHECKING:
-    from scanner.local_model import LocalModel
+    from scanner.detection.local_model import LocalModel
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +265,7 @@ class _Work:
 
 def _local_model(settings: Settings) -> "LocalModel":
     """Load the model into this process."""
-    from scanner.local_model import LocalModel  # noqa: PLC0415 - loads torch, which a work horse must never do
+    from scanner.detection.local_model import LocalModel  # noqa: PLC0415 - loads torch, which a work horse must never do
 
     return LocalModel.load(settings)
 

@@ -39,8 +39,8 @@ from scanner.contract import (
 from scanner.errors import Internal
 
 if TYPE_CHECKING:
-    from scanner.faces import Face, Quality
-    from scanner.survey import Survey
+    from scanner.detection.faces import Face, Quality
+    from scanner.detection.survey import Survey
 
 MIN_QUALITY = 0.2
 """Faces of less quality get no score: below it the model answers to blur and blocks, not to the face."""

@@ -24,7 +24,7 @@ import verdicts
 from redis_server import redis_in
 from service import MODEL
 
-from scanner.cache import VerdictCache
+from scanner.cache.verdicts import VerdictCache
 
 CONNECTIONS = 32
 TURNS = 7

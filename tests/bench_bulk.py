@@ -98,8 +98,8 @@ class Meso:
 
 
 def seen(frame, raw):
-    from scanner.faces import Face, Quality  # noqa: PLC0415
-    from scanner.model import SeenFace  # noqa: PLC0415
+    from scanner.detection.faces import Face, Quality  # noqa: PLC0415
+    from scanner.detection.model import SeenFace  # noqa: PLC0415
 
     height, width = frame.shape[:2]
     face = Face((0.0, 0.0, float(width), float(height)), np.zeros((5, 2), np.float32), 1.0)
@@ -111,9 +111,9 @@ def seen(frame, raw):
 
 
 def ours(source, out):
-    from scanner.bulk import Plan  # noqa: PLC0415
-    from scanner.bulk_run import run  # noqa: PLC0415
-    from scanner.polite import Policy  # noqa: PLC0415
+    from scanner.bulk.book import Plan  # noqa: PLC0415
+    from scanner.bulk.polite import Policy  # noqa: PLC0415
+    from scanner.bulk.run import run  # noqa: PLC0415
     from scanner.settings import Settings  # noqa: PLC0415
 
     plan = Plan(source=source, out=Path(out), with_hash=False, policy=Policy(per_host=64))

@@ -24,11 +24,11 @@ import verdicts
 from PIL import Image
 from redis_server import redis_in
 
-from scanner import bands as bands_module
-from scanner.bands import BANDS, HASH_BITS, HASH_BYTES, RADIUS, Bands
-from scanner.cache import VerdictCache
-from scanner.fingerprint import Look
-from scanner.near import NearTier, _key
+from scanner.cache import bands as bands_module
+from scanner.cache.bands import BANDS, HASH_BITS, HASH_BYTES, RADIUS, Bands
+from scanner.cache.fingerprint import Look
+from scanner.cache.near import NearTier, _key
+from scanner.cache.verdicts import VerdictCache
 
 SIZES = (10_000, 100_000, 1_000_000)
 QUERIES, PLANTED_UP_TO = 400, 20

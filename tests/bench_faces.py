@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from scanner.faces import FaceDetector, Floats, Pixels
+from scanner.detection.faces import FaceDetector, Floats, Pixels
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FOLDERS = ("fellows", "congress", "london_neutral", "london_smiling", "canada")

@@ -32,7 +32,7 @@ def kinds(supervisor):
     for pid in children(supervisor):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         name = next((word for word in (b"redis", b"engine", b"worker", b"api") if word in b" ".join(words)), None)
-        if name and b"scanner.leash" not in words:
+        if name and b"scanner.service.leash" not in words:
             found.setdefault(name.decode(), []).append(pid)
         if name == b"worker":
             found.setdefault("horse", []).extend(children(pid))

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import torch
 
-from scanner.bands import RADIUS
-from scanner.faces import Face, FaceDetector, align
-from scanner.fingerprint import Look
-from scanner.near import Root, difference, is_comparable
+from scanner.cache.bands import RADIUS
+from scanner.cache.fingerprint import Look
+from scanner.cache.near import Root, difference, is_comparable
+from scanner.detection.faces import Face, FaceDetector, align
 from scanner.training import families, scenes
 from scanner.training.forge import visible
 from scanner.training.portraits import CROP_PX, MARGIN_PX, Pixels, Portrait, cut, identity_of, read, split_of

@@ -23,10 +23,10 @@ import cv2
 import msgspec
 import numpy as np
 
-from scanner.detector import Detector
-from scanner.local_model import LocalModel
+from scanner.detection.detector import Detector
+from scanner.detection.local_model import LocalModel
+from scanner.detection.survey import Survey
 from scanner.settings import Settings
-from scanner.survey import Survey
 from scanner.training import families, metrics, scenes
 from scanner.training.forge import visible
 from scanner.training.portraits import Pixels, Portrait, identity_of, read, split_of

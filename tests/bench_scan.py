@@ -31,9 +31,9 @@ import torch
 from PIL import Image
 from xception import SIZE, xception
 
-from scanner.checkpoint import SHIPPED, eager_scores, golden_crops
-from scanner.faces import FaceDetector, align
-from scanner.jail import TASKS, Jail
+from scanner.decoding.jail import TASKS, Jail
+from scanner.detection.checkpoint import SHIPPED, eager_scores, golden_crops
+from scanner.detection.faces import FaceDetector, align
 from scanner.pipeline import Scanner
 from scanner.settings import Settings
 

@@ -15,10 +15,10 @@ from origin import ALLOWED
 from redis_server import start_redis
 
 from scanner.contract import ScanRequest
-from scanner.embedded import socket_url
-from scanner.jobs import Jobs
-from scanner.lease import accept
-from scanner.ledger import Ledger
+from scanner.service.embedded import socket_url
+from scanner.service.jobs import Jobs
+from scanner.service.lease import accept
+from scanner.service.ledger import Ledger
 
 PATIENCE_S = 60
 
@@ -71,7 +71,7 @@ class Crew:
         """Start workers; they take a second or two to be ready."""
         hired = [
             subprocess.Popen(
-                [sys.executable, "-m", "scanner.worker"], env=self.environ, stdout=self.log, stderr=self.log
+                [sys.executable, "-m", "scanner.service.worker"], env=self.environ, stdout=self.log, stderr=self.log
             )
             for _ in range(count)
         ]

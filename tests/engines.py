@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from scanner.contract import ModelInfo
-from scanner.engine import Engine, listening
-from scanner.engine_client import EngineClient, status
-from scanner.engine_queue import Waiting
-from scanner.engine_wire import Inspect, Look, Place
+from scanner.detection.faces import Face, Quality
+from scanner.detection.model import SeenFace, SeenTile
+from scanner.detection.tiles import TILE_PX
+from scanner.engine.client import EngineClient, status
+from scanner.engine.server import Engine, listening
+from scanner.engine.waiting import Waiting
+from scanner.engine.wire import Inspect, Look, Place
 from scanner.errors import NoEngine
-from scanner.faces import Face, Quality
-from scanner.model import SeenFace, SeenTile
 from scanner.settings import Settings
-from scanner.tiles import TILE_PX
 from scanner.verdict import Calibration
 
 CALIBRATION = Calibration(slope=2.0, intercept=0.0, authentic=0.2, manipulated=0.8)

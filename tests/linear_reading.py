@@ -1,9 +1,9 @@
-"""`scanner.video` made to read every frame, as a plain reader would: what bench_scan.py compares keyframes with.
+"""`decoding.video` made to read every frame, as a plain reader would: what bench_scan.py compares keyframes with.
 
 Runs in a jail of its own, so the change reaches no other one.
 """
 
-from scanner import video
+from scanner.decoding import video
 
 
 def _every_frame(index, _pixels, wanted, _notes):

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scanner.checkpoint import golden_crops, save_checkpoint
-from scanner.lae import Encoder, LAEConfig, Relative
+from scanner.detection.checkpoint import golden_crops, save_checkpoint
+from scanner.detection.lae import Encoder, LAEConfig, Relative
 from scanner.verdict import Calibration
 
 CALIBRATION = Calibration(slope=2.0, intercept=0.0, authentic=0.001, manipulated=0.999)  # everything is inconclusive

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from scanner import isolation, jailer
+from scanner.decoding import isolation, jailer
 
 
 def no_unshare():

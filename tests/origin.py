@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from scanner import errors
-from scanner.fetch import fetch
+from scanner.fetching.fetch import fetch
 from scanner.settings import Settings
 
 ORIGIN_HOST = "127.0.0.5"

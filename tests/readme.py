@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from scanner import errors, settings
-from scanner.checkpoint import SHIPPED, load_checkpoint
+from scanner.detection.checkpoint import SHIPPED, load_checkpoint
 from scanner.doctor import setting_meanings
 from scanner.training.metrics import interval
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from scanner.embedded import redis_command, socket_url
+from scanner.service.embedded import redis_command, socket_url
 
 
 def start_redis(folder: Path) -> subprocess.Popen[bytes]:

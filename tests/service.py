@@ -14,7 +14,7 @@ from api.app import connect, make_app
 from api.service import SERVICE, Service
 from api.tokens import Scope, Tokens
 from scanner.contract import ModelInfo, Outcome
-from scanner.lease import Lease
+from scanner.service.lease import Lease
 from scanner.settings import Settings
 
 MODEL = ModelInfo(model_id="test", backend="cpu", precision="fp32")

@@ -19,7 +19,7 @@ from crew import children
 from models import random_checkpoint
 from PIL import Image
 
-from scanner.local_model import LocalModel
+from scanner.detection.local_model import LocalModel
 from scanner.settings import Settings
 from scanner.verdict import Calibration
 

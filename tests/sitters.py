@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import torch
 
-from scanner.faces import FaceDetector
-from scanner.lae import LAEConfig
+from scanner.detection.faces import FaceDetector
+from scanner.detection.lae import LAEConfig
 from scanner.training.portraits import from_files, split_of
 
 PICTURES = tuple(sorted((Path(__file__).parent / "media").glob("*_[123].jpg")))

@@ -13,11 +13,11 @@ from PIL import Image
 from redis_server import redis_in, start_redis
 from service import MODEL, URL, served, serving
 
-from scanner import telemetry
+from scanner.cache.fingerprint import Look
+from scanner.cache.near import NearTier
 from scanner.contract import CacheInfo, Outcome
-from scanner.embedded import socket_url
-from scanner.fingerprint import Look
-from scanner.near import NearTier
+from scanner.service import telemetry
+from scanner.service.embedded import socket_url
 from scanner.settings import Settings
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(200)

@@ -6,8 +6,9 @@ import gzip
 import pytest
 from origin import ALLOWED, Origin, fails, jpeg, take, video
 
-from scanner import errors, pace
-from scanner.fetch import fetch
+from scanner import errors
+from scanner.fetching import pace
+from scanner.fetching.fetch import fetch
 from scanner.settings import Settings
 
 JPEG = jpeg()

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from bulk_site import NETWORK, Site, picture
 
-from scanner import polite
-from scanner.bulk import OtherListError, OtherModelError, Plan
-from scanner.bulk_run import run
+from scanner.bulk import polite
+from scanner.bulk.book import OtherListError, OtherModelError, Plan
+from scanner.bulk.dispatch import Patience
+from scanner.bulk.rows import OutputError
+from scanner.bulk.run import run
 from scanner.contract import ModelInfo
-from scanner.dispatch import Patience
-from scanner.faces import Face, Quality
-from scanner.model import SeenFace
-from scanner.rows import OutputError
+from scanner.detection.faces import Face, Quality
+from scanner.detection.model import SeenFace
 from scanner.settings import Settings
 from scanner.verdict import Calibration
 
@@ -232,7 +232,7 @@ def test_bad_hosts_get_their_codes_and_hold_nobody_up(site, tmp_path, monkeypatc
 
 
 def test_what_failed_once_is_tried_again_later(site, tmp_path, monkeypatch):
-    monkeypatch.setattr("scanner.dispatch._FIRST_DELAY_S", 0.1)
+    monkeypatch.setattr("scanner.bulk.dispatch._FIRST_DELAY_S", 0.1)
     _, rows = scan_list(tmp_path, [site.url(f"{n}.jpg", 24) for n in range(33, 36)], patience=Patience(retries=2))
     assert {(row["code"], row["attempts"]) for row in rows.values()} == {(None, 2)}
 
@@ -274,8 +274,8 @@ def test_full_disk_stops_cleanly_and_the_same_command_goes_on(site, tmp_path):
 CHILD = """
 import asyncio, sys
 from test_bulk import Glimpse, QUICK
-from scanner.bulk import Plan
-from scanner.bulk_run import run
+from scanner.bulk.book import Plan
+from scanner.bulk.run import run
 from scanner.contract import ModelInfo
 from scanner.settings import Settings
 from scanner.verdict import Calibration

@@ -8,12 +8,12 @@ import verdicts
 from redis.exceptions import RedisError
 from redis_server import redis_in
 
-from scanner import cache as cache_module
-from scanner.buckets import Buckets
-from scanner.cache import VerdictCache, canonical_url
+from scanner.cache import verdicts as cache_module
+from scanner.cache.buckets import Buckets
+from scanner.cache.validators import Validators
+from scanner.cache.verdicts import VerdictCache, canonical_url
 from scanner.contract import CacheInfo, Label, ModelInfo
 from scanner.settings import Settings
-from scanner.validators import Validators
 
 MODEL = verdicts.MODEL.model_id
 URL = "https://example.org/a.jpg?size=2"

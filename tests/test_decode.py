@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanner import decode as decode_module
-from scanner.decode import Decoded, Frame, decode
+from scanner.decoding import decode as decode_module
+from scanner.decoding.decode import Decoded, Frame, decode
+from scanner.decoding.jail import Jail
 from scanner.errors import BadSource, BrokenMedia, DecoderFailed, Gone, NoVideo, TooLarge, TooLong, UnsupportedMedia
-from scanner.jail import Jail
+from scanner.fetching.tail import bytes_after_end
 from scanner.settings import Settings
-from scanner.tail import bytes_after_end
 
 SETTINGS = Settings()
 DATA = Path(__file__).parents[2] / "shared" / "data"

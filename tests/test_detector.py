@@ -11,11 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from scanner import checkpoint
-from scanner.checkpoint import golden_crops, load_checkpoint, save_checkpoint
-from scanner.detector import MICRO_BATCH, Backend, Detector, choose_backend, fold, space_to_depth, use_threads
+from scanner.detection import checkpoint
+from scanner.detection.checkpoint import golden_crops, load_checkpoint, save_checkpoint
+from scanner.detection.detector import MICRO_BATCH, Backend, Detector, choose_backend, fold, space_to_depth, use_threads
+from scanner.detection.lae import LAEConfig
 from scanner.errors import BadWeights
-from scanner.lae import LAEConfig
 from scanner.settings import Settings
 
 CPU = Backend("cpu", "fp32", "test")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from scanner import doctor
-from scanner.checkpoint import load_checkpoint, save_checkpoint
 from scanner.cli import main
+from scanner.detection.checkpoint import load_checkpoint, save_checkpoint
 from scanner.doctor import Diagnosis, examine, setting_meanings, settings_in_force
 from scanner.errors import Unreachable
 from scanner.settings import Settings

@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from origin import ORIGIN_HOST, ROUTED, SPELLINGS, Canary, Origin, fake_getaddrinfo
 
-from scanner import egress
-from scanner.egress import METADATA_SERVICES, SPECIAL_RANGES, AddressPolicy, checked_connector, dial
 from scanner.errors import BlockedAddress
+from scanner.fetching import egress
+from scanner.fetching.egress import METADATA_SERVICES, SPECIAL_RANGES, AddressPolicy, checked_connector, dial
 from scanner.settings import Settings, SettingsError
 
 PUBLIC = ("1.1.1.1", "93.184.215.14", "223.255.255.254", "2606:4700:4700::1111", "2a00:1450:4001:80b::200e")

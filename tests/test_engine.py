@@ -29,9 +29,10 @@ from engines import (
     waiting,
 )
 
-from scanner import engine, tiles
-from scanner import engine_wire as wire
-from scanner.engine import listening
+from scanner.detection import tiles
+from scanner.engine import server as engine
+from scanner.engine import wire
+from scanner.engine.server import listening
 from scanner.errors import Internal, NoEngine, OutOfMemory
 from scanner.settings import Settings
 
@@ -448,8 +449,9 @@ def test_a_drain_ends_in_time_and_the_next_engine_answers_the_rest(path):
         async with running(model := FakeModel(), path, Settings(engine_drain_s=0.05)) as serving:
             client = await client_of(path)
             model.may_go_on.clear()
-            looks = [asyncio.create_task(client.look([frame(value)] * 4)) for value in (1, 2)]
-            await until(model.began.is_set)
+            looks = [asyncio.create_task(client.look([frame(1)] * 4))]
+            await until(model.began.is_set)  # or the second may come first: each has a connection of its own
+            looks.append(asyncio.create_task(client.look([frame(2)] * 4)))
             while not (await status_of(path)).queued:
                 pass
             os.kill(os.getpid(), signal.SIGTERM)

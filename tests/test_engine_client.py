@@ -16,18 +16,18 @@ import torch
 from engines import EngineProcess, FakeModel, client_of, frame, play, running, status_of, until, values
 from PIL import Image
 
-from scanner import engine_wire as wire
 from scanner.cli import main
-from scanner.engine import listening
-from scanner.engine_client import MOST_LOSSES, EngineClient
+from scanner.detection.local_model import LocalModel
+from scanner.engine import wire
+from scanner.engine.client import MOST_LOSSES, EngineClient
+from scanner.engine.server import listening
 from scanner.errors import ModelChanged, NoEngine
-from scanner.local_model import LocalModel
 from scanner.settings import Settings
 
 MEDIA = Path(__file__).parent / "media"
 SCAN_WITHOUT_TORCH = """
 import asyncio, json, pathlib, sys
-from scanner.engine_client import EngineClient
+from scanner.engine.client import EngineClient
 from scanner.pipeline import Scanner
 from scanner.settings import Settings
 

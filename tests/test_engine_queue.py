@@ -6,7 +6,7 @@ from engines import inspecting, waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.engine_queue import BULK_TURN, Queue
+from scanner.engine.waiting import BULK_TURN, Queue
 
 
 def queue_of(*requests, most=100):

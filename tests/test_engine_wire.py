@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from engines import FakeModel, frame, inspecting, waiting
 
-from scanner import engine_wire as wire
+from scanner.engine import wire
 from scanner.settings import Settings
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sitters import PICTURES, TINY, of_split, portraits
 
-from scanner.checkpoint import load_checkpoint, save_checkpoint
+from scanner.detection.checkpoint import load_checkpoint, save_checkpoint
 from scanner.training import evaluate as evaluation
 from scanner.training import subjects
 from scanner.training.calibrate import logistic

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from node import EXTENSION, install, node
 
-from scanner import palette, wording
+from scanner import wording
 from scanner.contract import Label
-from scanner.overlay import STRONG
+from scanner.report import palette
+from scanner.report.overlay import STRONG
 
 TESTS = Path(__file__).parent / "extension"
 SOURCES = sorted(
@@ -146,7 +147,7 @@ def test_colours_are_those_of_the_report(tmp_path):
     script.write_text(text + "\nconsole.log(JSON.stringify([...Array(256).keys()].map((i) => ramp.colour(i / 255))))")
     drawn = np.array(json.loads(node(str(script)).stdout))
     assert np.abs(drawn - palette.ramp()).max() <= 3
-    report = (Path(wording.__file__).parent / "report.html.j2").read_text(encoding="utf-8")
+    report = (Path(wording.__file__).parent / "report" / "page.html.j2").read_text(encoding="utf-8")
     ours = (EXTENSION / "shared" / "palette.css").read_text(encoding="utf-8")
     for name in ("ink", "soft", "line", "well", "hot", "hot-well", "focus", "quiet", "hatch"):
         assert re.findall(rf"--{name}: (#\w+)", ours)[:2] == re.findall(rf"--{name}: (#\w+)", report)[:2], name

@@ -10,8 +10,18 @@ import pytest
 import torch
 from bench_faces import Case, as_discs
 
+from scanner.detection.faces import (
+    TEMPLATE,
+    Face,
+    FaceDetector,
+    align,
+    judge_quality,
+    link,
+    mapped,
+    similarity,
+    turned_back,
+)
 from scanner.errors import BadWeights
-from scanner.faces import TEMPLATE, Face, FaceDetector, align, judge_quality, link, mapped, similarity, turned_back
 
 MEDIA = Path(__file__).parent / "media"
 NAMES = tuple(sorted(path.stem for path in MEDIA.glob("*_[123].jpg")))
@@ -145,7 +155,7 @@ def test_a_huge_picture_is_searched_for_large_faces(detector, portraits):
 
 
 def test_broken_weights_are_reported_not_hidden(monkeypatch, tmp_path):
-    monkeypatch.setattr("scanner.mtcnn.WEIGHTS_SHA256", "0" * 64)
+    monkeypatch.setattr("scanner.detection.mtcnn.WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(BadWeights):
         FaceDetector()
 

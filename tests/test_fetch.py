@@ -15,8 +15,8 @@ import pytest
 from origin import ALLOWED, ORIGIN_HOST, SPELLINGS, Canary, Origin, fails, fake_getaddrinfo, jpeg, take
 
 from scanner import errors
-from scanner.egress import METADATA_SERVICES, SPECIAL_RANGES
-from scanner.fetch import fetch, parse_retry_after
+from scanner.fetching.egress import METADATA_SERVICES, SPECIAL_RANGES
+from scanner.fetching.fetch import fetch, parse_retry_after
 from scanner.settings import Settings
 
 JPEG = jpeg()
@@ -267,7 +267,7 @@ STDIN_PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from scanner.errors import ScanError
-from scanner.fetch import fetch
+from scanner.fetching.fetch import fetch
 from scanner.settings import Settings
 try:
     work = fetch("-", folder=Path(sys.argv[1]), settings=Settings(max_image_bytes=90_000))

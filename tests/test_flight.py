@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 from redis_server import redis_in
 
-from scanner.flight import SingleFlight
+from scanner.service.flight import SingleFlight
 
 FETCHED = SimpleNamespace(sha256="d1")
 

@@ -7,10 +7,10 @@ import pytest
 from bulk_site import Site, picture
 from test_bulk import QUICK, Glimpse, rows_of
 
-from scanner.bulk import Plan
-from scanner.bulk_run import run
-from scanner.follow import follow_file, links_in
-from scanner.lists import ListError
+from scanner.bulk.book import Plan
+from scanner.bulk.follow import follow_file, links_in
+from scanner.bulk.lists import ListError
+from scanner.bulk.run import run
 from scanner.settings import Settings
 
 RSS = b"""<rss xmlns:media="http://search.yahoo.com/mrss/"><channel><link>https://a.example/</link>

@@ -8,11 +8,11 @@ import pytest
 import redis.asyncio
 
 from scanner.contract import Failure, Outcome, ScanRequest
-from scanner.horse import Horse
-from scanner.lease import MOST_ATTEMPTS
 from scanner.pipeline import ScanResult
+from scanner.service.horse import Horse
+from scanner.service.lease import MOST_ATTEMPTS
+from scanner.service.stable import Task
 from scanner.settings import Settings
-from scanner.stable import Task
 
 NOWHERE = "unix:///nowhere"
 GONE = Outcome(source="", failure=Failure(code="gone", message="it is gone", retryable=False))

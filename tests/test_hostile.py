@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanner.decode import decode
+from scanner.decoding.decode import decode
+from scanner.decoding.jail import Jail
 from scanner.errors import (
     BrokenMedia,
     DecoderFailed,
@@ -27,7 +28,6 @@ from scanner.errors import (
     TooManyPixels,
     UnsupportedMedia,
 )
-from scanner.jail import Jail
 from scanner.settings import Settings
 
 SETTINGS = Settings()
@@ -65,7 +65,7 @@ def secret(tmp_path):
 @pytest.fixture
 def peak(caplog):
     """The largest memory that a child used so far, in bytes, as the kernel counted."""
-    caplog.set_level(logging.DEBUG, logger="scanner.jail")
+    caplog.set_level(logging.DEBUG, logger="scanner.decoding.jail")
     return lambda: max(int(found) for found in re.findall(r"peak (\d+) bytes", caplog.text))
 
 

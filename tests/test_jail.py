@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from scanner import isolation, jail, jailer, seccomp
+from scanner.decoding import isolation, jail, jailer, seccomp
+from scanner.decoding.jail import Jail, JailReport
 from scanner.errors import DecoderFailed, Internal, NoJail, TooManyPixels
-from scanner.jail import Jail, JailReport
 from scanner.settings import Settings
 
 TASKS = {
@@ -300,7 +300,7 @@ def test_leaving_the_jail_kills_everything(source):
 
 def test_a_parent_that_dies_takes_its_server_along():
     code = (
-        "import os, sys; from scanner.jail import Jail; from scanner.settings import Settings\n"
+        "import os, sys; from scanner.decoding.jail import Jail; from scanner.settings import Settings\n"
         "held = Jail(Settings(), tasks={}).__enter__()\n"
         "print(held._server.process.pid, flush=True); os._exit(0)"
     )

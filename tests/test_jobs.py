@@ -11,8 +11,8 @@ from redis_server import redis_in
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from scanner import jobs
 from scanner.contract import ScanRow
+from scanner.service import jobs
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_job_names_the_function_and_the_row_and_nothing_else(url: str, client:
     assert jobs.scan_of(job_id) == "a1"
     assert b"secret" not in b"".join(stored.values())
     job = Job.fetch(job_id, connection=client, serializer=JSONSerializer)
-    assert (job.func_name, job.args, job.description) == ("scanner.jobs.scan", ["a1"], "scan")
+    assert (job.func_name, job.args, job.description) == ("scanner.service.jobs.scan", ["a1"], "scan")
     assert jobs.is_allowed(job)
 
 
@@ -64,18 +64,18 @@ def test_the_same_row_may_have_two_jobs(url: str, client: redis.Redis) -> None:
     [
         json.dumps(["os.system", None, ["true"], {}]).encode(),
         json.dumps(["builtins.eval", None, ["1"], {}]).encode(),
-        json.dumps(["scanner.jobs.scan", None, [["a"]], {}]).encode(),
-        json.dumps(["scanner.jobs.scan", None, ["a"], {"b": 1}]).encode(),
-        json.dumps(["scanner.jobs.scan", None, ["a", "b"], {}]).encode(),
-        json.dumps(["scanner.jobs.scan"]).encode(),
+        json.dumps(["scanner.service.jobs.scan", None, [["a"]], {}]).encode(),
+        json.dumps(["scanner.service.jobs.scan", None, ["a"], {"b": 1}]).encode(),
+        json.dumps(["scanner.service.jobs.scan", None, ["a", "b"], {}]).encode(),
+        json.dumps(["scanner.service.jobs.scan"]).encode(),
         json.dumps(None).encode(),
-        pickle.dumps(("scanner.jobs.scan", None, ("a",), {})),
+        pickle.dumps(("scanner.service.jobs.scan", None, ("a",), {})),
         b"\xff",
         b"",
     ],
 )
 def test_a_job_that_names_or_carries_anything_else_is_not_allowed(client: redis.Redis, data: bytes) -> None:
-    job = Job.create("scanner.jobs.scan", args=("a",), connection=client, serializer=JSONSerializer)
+    job = Job.create("scanner.service.jobs.scan", args=("a",), connection=client, serializer=JSONSerializer)
     job.data = data
     assert not jobs.is_allowed(job)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from scanner import jpeg, picture
-from scanner.decode import decode
+from scanner.decoding import jpeg, picture
+from scanner.decoding.decode import decode
+from scanner.decoding.frames import Sheet, Wanted
+from scanner.decoding.jail import Jail
 from scanner.errors import BrokenMedia, TooManyPixels
-from scanner.frames import Sheet, Wanted
-from scanner.jail import Jail
 from scanner.settings import Settings
 
 PORTRAITS = sorted((Path(__file__).parent / "media").glob("*_[123].jpg"))
@@ -188,7 +188,7 @@ def read(prison, tmp_path):
 def test_a_plain_one_never_wakes_the_server_of_the_others(read, prison):
     prison.close()
     read(media.picture("jpeg"))
-    assert set(prison._servers) == {"scanner.jpeg"}
+    assert set(prison._servers) == {"scanner.decoding.jpeg"}
 
 
 def test_one_that_is_not_plain_is_decoded_all_the_same(read):

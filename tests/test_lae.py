@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 
-from scanner.lae import LAE, ConvBNReLU, Decoder, Encoder, LAEConfig, Relative
+from scanner.detection.lae import LAE, ConvBNReLU, Decoder, Encoder, LAEConfig, Relative
 
 SMALL = {"size": 64, "patch": 2, "widths": (8, 8, 16, 32)}  # maps of 4 x 4, fast
 

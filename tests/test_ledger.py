@@ -9,7 +9,7 @@ from redis_server import redis_in
 
 from scanner.contract import ScanRequest, ScanRow
 from scanner.errors import KeyReused
-from scanner.ledger import Ledger
+from scanner.service.ledger import Ledger
 
 URL = "https://example.org/a.jpg"
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from scanner.lists import ListError, open_list
+from scanner.bulk.lists import ListError, open_list
 
 URL = "https://example.org/{}.jpg"
 

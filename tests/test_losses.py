@@ -4,7 +4,7 @@ import pytest
 import torch
 from sitters import TINY
 
-from scanner.lae import LAE, Latent
+from scanner.detection.lae import LAE, Latent
 from scanner.training import losses
 
 REAL, FAKE = torch.tensor([1.0]), torch.tensor([0.0])

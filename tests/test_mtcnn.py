@@ -8,10 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from scanner import mtcnn
+from scanner.detection import mtcnn
+from scanner.detection.mtcnn import Mtcnn, cut, halvings, keep_best, level, rotations, tilts_of
+from scanner.detection.nets import Halved, ONet, PNet, RNet
 from scanner.errors import BadWeights
-from scanner.mtcnn import Mtcnn, cut, halvings, keep_best, level, rotations, tilts_of
-from scanner.nets import Halved, ONet, PNet, RNet
 
 MEDIA = Path(__file__).parent / "media"
 

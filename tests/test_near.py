@@ -11,13 +11,13 @@ import redis.asyncio
 from PIL import Image, ImageDraw, ImageFilter
 from redis_server import redis_in
 
-from scanner import alike
-from scanner import bands as bands_module
-from scanner.bands import HASH_BITS, HASH_BYTES, RADIUS, Bands
-from scanner.buckets import Buckets
-from scanner.cache import VerdictCache
-from scanner.fingerprint import FACE_PX, THUMB_PX, Look, pack, unpack
-from scanner.near import NearTier, Root, RootFace, difference, is_comparable
+from scanner.cache import alike
+from scanner.cache import bands as bands_module
+from scanner.cache.bands import HASH_BITS, HASH_BYTES, RADIUS, Bands
+from scanner.cache.buckets import Buckets
+from scanner.cache.fingerprint import FACE_PX, THUMB_PX, Look, pack, unpack
+from scanner.cache.near import NearTier, Root, RootFace, difference, is_comparable
+from scanner.cache.verdicts import VerdictCache
 
 MEDIA = Path(__file__).parent / "media"
 FACE = (0.28, 0.22, 0.72, 0.8)

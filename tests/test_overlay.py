@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from verdicts import HIGH, LOW, scored, still, surveyed
 
-from scanner import palette
 from scanner.contract import Label, Region
-from scanner.overlay import LONG_SIDE_PX, REGION, draw_crop, draw_overlay, draw_region
+from scanner.report import palette
+from scanner.report.overlay import LONG_SIDE_PX, REGION, draw_crop, draw_overlay, draw_region
 
 GREY = np.full((600, 800, 3), 128, np.uint8)
 

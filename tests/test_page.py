@@ -18,8 +18,9 @@ import pytest
 import yt_dlp
 from origin import ORIGIN_HOST, Canary, Origin, video
 
-from scanner import errors, extractor, pace, page
-from scanner.fetch import fetch
+from scanner import errors
+from scanner.fetching import extractor, pace, page
+from scanner.fetching.fetch import fetch
 from scanner.settings import Settings
 
 MP4 = video()
@@ -44,7 +45,8 @@ def canary():
 def without_namespace(monkeypatch):
     """The weaker way, for kernels that forbid namespaces: only the proxy option holds the child."""
     launch = page._LAUNCH.replace("main()", "extractor._leave_network = lambda: None; extractor.main()")
-    monkeypatch.setattr(page, "_LAUNCH", launch.replace("import main", "import main; from scanner import extractor"))
+    also = "import main; from scanner.fetching import extractor"
+    monkeypatch.setattr(page, "_LAUNCH", launch.replace("import main", also))
 
 
 def take(sources, folder, **settings):
@@ -164,7 +166,7 @@ def test_no_page_reaches_a_canary_even_without_a_namespace(origin, canary, tmp_p
 
 PROBE = """
 import json, socket, sys
-from scanner import extractor
+from scanner.fetching import extractor
 listener = extractor._leave_network()
 reached = []
 for host in ("127.0.0.1", "127.0.0.5", "::1", "0.0.0.0"):

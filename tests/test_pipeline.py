@@ -16,11 +16,12 @@ import torch
 from origin import Origin
 from PIL import Image
 
-from scanner import checkpoint, detector, pipeline, tiles
+from scanner import pipeline
 from scanner.contract import Label
+from scanner.detection import checkpoint, detector, tiles
+from scanner.detection.faces import FaceDetector, align
+from scanner.detection.local_model import LocalModel
 from scanner.errors import BadWeights
-from scanner.faces import FaceDetector, align
-from scanner.local_model import LocalModel
 from scanner.pipeline import STAGES, Scanner
 from scanner.settings import Settings
 from scanner.verdict import Calibration

@@ -2,7 +2,7 @@
 
 import random
 
-from scanner.polite import BREAKS_S, STRIKES, Hosts, Policy
+from scanner.bulk.polite import BREAKS_S, STRIKES, Hosts, Policy
 
 
 class Web:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sitters import PICTURES, portraits
 
-from scanner.faces import TEMPLATE, Face, FaceDetector
+from scanner.detection.faces import TEMPLATE, Face, FaceDetector
 from scanner.training.portraits import (
     CANVAS_PX,
     CROP_PX,

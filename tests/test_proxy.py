@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 from origin import ORIGIN_HOST, SPELLINGS, Canary, Origin, fake_getaddrinfo
 
-from scanner.egress import METADATA_SERVICES, SPECIAL_RANGES, AddressPolicy
-from scanner.proxy import Budget, FilteringProxy
+from scanner.fetching.egress import METADATA_SERVICES, SPECIAL_RANGES, AddressPolicy
+from scanner.fetching.proxy import Budget, FilteringProxy
 from scanner.settings import Settings
 
 PLENTY = Budget(connections=1000, bytes=10_000_000, seconds=60)

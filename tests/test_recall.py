@@ -14,14 +14,14 @@ import verdicts
 from PIL import Image, ImageDraw
 from redis_server import redis_in
 
+from scanner.cache.fingerprint import pixel_digest
+from scanner.cache.recall import PROVISIONAL, Recall
+from scanner.cache.validators import Validators
 from scanner.contract import Label, Region
-from scanner.decode import Decoded, Frame
-from scanner.fetch import Fetched
-from scanner.fingerprint import pixel_digest
+from scanner.decoding.decode import Decoded, Frame
+from scanner.fetching.fetch import Fetched
 from scanner.pipeline import media_of
-from scanner.recall import PROVISIONAL, Recall
 from scanner.settings import Settings
-from scanner.validators import Validators
 
 MEDIA = Path(__file__).parent / "media"
 MODEL = verdicts.MODEL.model_id

@@ -13,8 +13,8 @@ from PIL import Image
 from verdicts import HIGH, LOW, film, scored, still, surveyed, talking_head
 
 from scanner.contract import CacheInfo, Failure, Outcome
-from scanner.report import ReportItem, write_report
-from scanner.timeline import timeline
+from scanner.report.page import ReportItem, write_report
+from scanner.report.timeline import timeline
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from scanner.contract import Label
-from scanner.lae import Latent
+from scanner.detection.lae import Latent
 from scanner.training import robustness
 from scanner.training.robustness import Case, deletion, flips, labels, shortcuts
 from scanner.verdict import Calibration

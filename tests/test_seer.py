@@ -4,9 +4,9 @@ import pytest
 import torch
 from engines import FakeModel, frame, inspecting, values, waiting
 
-from scanner.engine_queue import Batch
+from scanner.detection.seer import MOST_FRAMES, Seer
+from scanner.engine.waiting import Batch
 from scanner.errors import Internal, OutOfMemory
-from scanner.seer import MOST_FRAMES, Seer
 
 
 def batch(*brightnesses):

@@ -11,8 +11,8 @@ import pytest
 import redis
 from redis_server import redis_in, start_redis
 
-from scanner import serve
-from scanner.embedded import find_server, redis_command, socket_url
+from scanner.service import serve
+from scanner.service.embedded import find_server, redis_command, socket_url
 from scanner.settings import Settings, SettingsError
 
 

@@ -16,18 +16,18 @@ from bulk_site import NETWORK, Site, picture
 from redis_server import redis_in
 from test_bulk import QUICK, Glimpse, rows_of
 
-from scanner.bulk import Plan
-from scanner.bulk_run import run
-from scanner.dispatch import Patience
+from scanner.bulk.book import Plan
+from scanner.bulk.dispatch import Patience
+from scanner.bulk.run import run
+from scanner.bulk.shards import scan_shard
 from scanner.settings import Settings
-from scanner.shards import scan_shard
 
 WORKER = """
 import asyncio, os, sys
 import redis
 from test_bulk import QUICK, Glimpse
 from scanner.settings import Settings
-from scanner.shard_worker import ShardWorker
+from scanner.bulk.shard_worker import ShardWorker
 settings = Settings(**QUICK, redis_url=sys.argv[1])
 ShardWorker(redis.Redis.from_url(sys.argv[1]), settings, Glimpse(seconds=0.1)).work(logging_level=None)
 """
@@ -54,9 +54,9 @@ def started(url, folder):
 
 
 def test_workers_scan_a_list_and_one_that_dies_loses_nothing(site, tmp_path, monkeypatch):
-    monkeypatch.setattr("scanner.bulk_queue._LOST_S", 1.0)
-    monkeypatch.setattr("scanner.bulk_queue._CHECK_S", 0.5)
-    monkeypatch.setattr("scanner.bulk_queue.SHARD_ROWS", 40)
+    monkeypatch.setattr("scanner.bulk.queued._LOST_S", 1.0)
+    monkeypatch.setattr("scanner.bulk.queued._CHECK_S", 0.5)
+    monkeypatch.setattr("scanner.bulk.queued.SHARD_ROWS", 40)
     urls = [site.url(f"{n}.jpg?{again}") for again in range(4) for n in range(60)]
     (tmp_path / "list.txt").write_text("\n".join([*urls, "no url", urls[0]]))
     with redis_in(tmp_path / "redis") as url, redis.Redis.from_url(url) as client:

@@ -9,9 +9,9 @@ import torch
 from landscapes import photos as landscapes
 from sitters import PICTURES, TINY, portraits
 
-from scanner import tiles
-from scanner.faces import FaceDetector
-from scanner.lae import Encoder
+from scanner.detection import tiles
+from scanner.detection.faces import FaceDetector
+from scanner.detection.lae import Encoder
 from scanner.training import scenes, subjects
 from scanner.training.robustness import raw_scores
 from scanner.training.subjects import Faces, Scenes, photos_of, reencoded

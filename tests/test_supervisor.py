@@ -12,7 +12,7 @@ from crew import children, is_alive, until
 
 RUN = """
 import asyncio, sys, os
-from scanner.supervisor import Program, Supervisor
+from scanner.service.supervisor import Program, Supervisor
 programs = [
     Program(f"p{{n}}", (sys.executable, "-u", "-c", code), os.environ, drain_s=1.0)
     for n, code in enumerate({codes!r})

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from verdicts import REGION_CALIBRATION, surveyed
 
-from scanner import tiles
+from scanner.detection import tiles
+from scanner.detection.model import SeenTile
 from scanner.errors import Internal
-from scanner.model import SeenTile
 
 HOLE = (500, 300, 700, 420)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from scanner import telemetry
+from scanner.service import telemetry
 
 
 class Memory:

@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.tiles import CELL_PX, MAX_TILES, STRIDE_PX, TILE_PX, Tile, cut, merge, padded, plan, regions, starts
+from scanner.detection.tiles import (
+    CELL_PX,
+    MAX_TILES,
+    STRIDE_PX,
+    TILE_PX,
+    Tile,
+    cut,
+    merge,
+    padded,
+    plan,
+    regions,
+    starts,
+)
 
 SIDE = st.integers(1, 3000)
 

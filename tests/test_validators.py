@@ -6,9 +6,9 @@ import pytest
 from origin import ALLOWED, Origin, jpeg
 
 from scanner import errors
-from scanner.fetch import fetch
+from scanner.cache.validators import NO_VALIDATORS, NotModified, Validators
+from scanner.fetching.fetch import fetch
 from scanner.settings import Settings
-from scanner.validators import NO_VALIDATORS, NotModified, Validators
 
 JPEG = jpeg()
 NOON, HOUR_AGO, SECOND_AGO = (f"Mon, 23 Nov 2026 {clock} GMT" for clock in ("12:00:00", "11:00:00", "11:59:59"))

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanner import tiles
 from scanner.contract import Media, ModelInfo
-from scanner.model import SeenTile
-from scanner.survey import Survey
+from scanner.detection import tiles
+from scanner.detection.model import SeenTile
+from scanner.detection.survey import Survey
 from scanner.verdict import Calibration, FrameInfo, ScoredFace, judge
 
 CALIBRATION = Calibration(slope=1.0, intercept=0.0, authentic=0.3, manipulated=0.8)  # raw = log-odds

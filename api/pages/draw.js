@@ -1,5 +1,5 @@
 // @ts-check
-// Numbers in, SVG out: the gauge and the timeline of the report (scanner/report.html.j2), drawn the same way.
+// Numbers in, SVG out: the gauge and the timeline of the report (scanner/report/page.html.j2), drawn the same way.
 
 import { svg } from '/assets/dom.js';
 import { clock, counted, frameWords, labelOf, moment, number } from '/assets/words.js';

@@ -1,5 +1,5 @@
 // @ts-check
-// Numbers in, SVG out: the marks and the gauge of the report (scanner/report.html.j2), drawn the same way.
+// Numbers in, SVG out: the marks and the gauge of the report (scanner/report/page.html.j2), drawn the same way.
 
 var draw = (() => {
   /** One shape for each state, so that colour is never all there is. */

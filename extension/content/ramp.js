@@ -1,13 +1,13 @@
 // @ts-check
-// A map's cells in, pixels out, as scanner/overlay.py paints them: the same ramp, strength and contour.
+// A map's cells in, pixels out, as scanner/report/overlay.py paints them: the same ramp, strength and contour.
 
 var ramp = (() => {
-  // scanner.palette.stops(17); between them colours are mixed, which is within 2 of 255 of the real ramp.
+  // scanner.report.palette.stops(17); between them colours are mixed, which is within 2 of 255 of the real ramp.
   const STOPS = [
     '25193f', '391a54', '501963', '6a166c', '84136f', '9e126c', 'b61865', 'cc265a', 'de3a4c', 'ec513c', 'f56a2f', 'fa832b',
     'fb9d3a', 'f9b555', 'f6cb75', 'f4e098', 'f5f2bc',
   ].map((hex) => [0, 2, 4].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)));
-  const STRONG = 2; // scanner.overlay.STRONG: contribution of one cell that is drawn as full strength
+  const STRONG = 2; // scanner.report.overlay.STRONG: contribution of one cell that is drawn as full strength
   const CONTOUR = 0.5;
   const SIDE = 256; // pixels of a painted map
   const PERIOD = 14; // pixels of a painted map from hatch to hatch

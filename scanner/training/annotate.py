@@ -23,7 +23,7 @@ import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
-from scanner import palette
+from scanner.report import palette
 from scanner.training.candidates import (
     Candidate,
     CandidatesError,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from scanner.lae import LAEConfig
+from scanner.detection.lae import LAEConfig
 from scanner.training.active import Ranking
 from scanner.training.baselines import ForensicTransfer, MesoInception, XceptionStyle
 from scanner.training.losses import Weights

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from scanner.faces import sample
+from scanner.detection.faces import sample
 from scanner.training import degrade
 from scanner.training.families import OF_ONE_PERSON, cast, donor_for, forged
 from scanner.training.lives import Life

@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.checkpoint import save_checkpoint
-from scanner.lae import Encoder
+from scanner.detection.checkpoint import save_checkpoint
+from scanner.detection.lae import Encoder
 from scanner.training import metrics, robustness
 from scanner.training.calibrate import calibrate, sigmoid
 from scanner.training.data import Sample, fixed

@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.faces import FaceDetector, align, sample
-from scanner.tiles import padded
+from scanner.detection.faces import FaceDetector, align, sample
+from scanner.detection.tiles import padded
 from scanner.training import clips as videos
 from scanner.training.candidates import difference_mask
 from scanner.training.clips import VIDEO_SUFFIXES

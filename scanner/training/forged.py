@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from scanner.faces import FaceDetector
+from scanner.detection.faces import FaceDetector
 from scanner.training import lives, portraits, scenes
 from scanner.training.data import View
 from scanner.training.families import FAMILIES, cast, forged

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from scanner.lae import Latent
+from scanner.detection.lae import Latent
 
 ATTENTION_NORMS = ("density", "max", "raw")
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from scanner.lae import LAE, LAEConfig, Latent
+from scanner.detection.lae import LAE, LAEConfig, Latent
 from scanner.training import losses
 from scanner.training.comparator import Comparator, load_comparator
 from scanner.training.discriminator import Discriminator

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.faces import Face, FaceDetector, align
+from scanner.detection.faces import Face, FaceDetector, align
 
 CANVAS_PX = 352
 CROP_PX = 256

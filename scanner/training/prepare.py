@@ -9,9 +9,9 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from scanner.decode import decode
-from scanner.faces import FaceDetector
-from scanner.jail import Jail
+from scanner.decoding.decode import decode
+from scanner.decoding.jail import Jail
+from scanner.detection.faces import FaceDetector
 from scanner.settings import Settings
 from scanner.training.portraits import Portrait, cut, from_files, save
 

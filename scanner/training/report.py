@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from scanner.palette import ramp
+from scanner.report.palette import ramp
 from scanner.training import plots
 from scanner.training.arms import ARMS, PEERS
 from scanner.training.candidates import read_sources

@@ -18,7 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from scanner.contract import Label
-from scanner.lae import Encoder
+from scanner.detection.lae import Encoder
 from scanner.training import degrade, lives, metrics
 from scanner.training.calibrate import sigmoid
 from scanner.training.data import Sample

@@ -3,7 +3,7 @@
     python -m scanner.training.scenes ../shared/data/natural --out runs/scenes.npz
 
 A scene is kept as a `Portrait` without landmarks, so that files, streams and splits are those of faces; only the
-pair is made differently: a tile is a window of the picture at its own pixels, as `scanner.tiles` cuts it.
+pair is made differently: a tile is a window of the picture at its own pixels, as `scanner.detection.tiles` cuts it.
 
     telea, navier_stokes   diffusion into a hole
     patch_copy             pixels of elsewhere in the picture, moved as a whole
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from scanner import tiles
+from scanner.detection import tiles
 from scanner.training import degrade, masks, patches
 from scanner.training.data import Sample
 from scanner.training.families import forged

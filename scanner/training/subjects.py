@@ -15,9 +15,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from scanner import tiles
-from scanner.faces import FaceDetector, align
-from scanner.lae import Encoder
+from scanner.detection import tiles
+from scanner.detection.faces import FaceDetector, align
+from scanner.detection.lae import Encoder
 from scanner.training import degrade, scenes
 from scanner.training.data import Make, Sample, View, pair
 from scanner.training.families import FAMILIES, cast, forged

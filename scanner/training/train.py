@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from scanner.lae import LAE, ConvBNReLU, Encoder, LAEConfig
+from scanner.detection.lae import LAE, ConvBNReLU, Encoder, LAEConfig
 from scanner.training import degrade, lives, losses, metrics, scenes
 from scanner.training.data import Make, Pairs, Sample, collate, fixed, pair
 from scanner.training.portraits import Portrait, Split, load, split_of

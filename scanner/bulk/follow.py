@@ -1,0 +1,207 @@
+"""A list that never ends: a file that grows, a feed (RSS, Atom), a sitemap; entries as they appear.
+
+In: a path or a URL. Out: `Entry`s, and None when there is none for now.
+One reason: who watches a source wants each new picture once, soon, and without asking the source all the time.
+
+A feed is a stranger's: fetched through the checked sockets, read by expat with entities refused, 50 MB at most.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+from xml.parsers import expat
+
+import aiohttp
+import msgspec
+
+from scanner.bulk.lists import LONGEST_LINE, NAMES, Entry, ListError
+from scanner.cache.validators import NO_VALIDATORS, Validators
+from scanner.errors import ScanError
+from scanner.fetching.fetch import parse_url
+from scanner.fetching.web import new_session
+from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES: Final = 50_000_000
+"""Of a feed; the sitemap protocol allows 52,428,800."""
+EVERY_S: Final = 300.0
+_TIMEOUT_S: Final = 60.0
+_MOST_SITEMAPS: Final = 1_000
+_MEDIA: Final = {"enclosure": "url", "content": "url", "thumbnail": "url"}  # RSS, and media RSS
+_LOCATIONS: Final = frozenset({"loc", "content_loc", "thumbnail_loc"})
+
+
+def follow_file(path: Path, column: str | None) -> Iterator[Entry | None]:
+    """The lines of a growing file: URLs, paths or JSON objects; raises ListError."""
+    row, half = 0, ""
+    try:
+        file = path.open(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise ListError(msg) from error
+    with file:
+        while True:
+            half += file.readline(LONGEST_LINE)
+            if not half.endswith("\n"):  # somebody is still writing it
+                yield None
+                continue
+            line, half = half.strip(), ""
+            if line and not line.startswith("#"):
+                row += 1
+                yield _entry(row, line, column)
+
+
+def _entry(row: int, line: str, column: str | None) -> Entry:
+    if not line.startswith("{"):
+        return Entry(row, line.replace("\0", "\\0"))
+    try:
+        cells = msgspec.json.decode(line, type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        return Entry(row, line[:200], fault=f"row {row} is no JSON object ({error})")
+    name = column or next((name for name in NAMES if name in cells), "url")
+    source = cells.pop(name, None)
+    if not isinstance(source, str) or not source:
+        return Entry(row, "", cells, f"row {row} has nothing in column {name!r}")
+    return Entry(row, source.replace("\0", "\\0"), cells)
+
+
+# ---------------------------------------------------------------- feeds
+
+
+def links_in(data: bytes) -> tuple[list[tuple[str, str]], list[str]]:
+    """What a feed or sitemap names: (URL, page it belongs to) of media, else of pages; and further sitemaps.
+
+    Raises ListError when it is neither.
+    """
+    reading = _Reading()
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartElementHandler, parser.EndElementHandler = reading.start, reading.end
+    parser.CharacterDataHandler = reading.text
+    parser.EntityDeclHandler = _refuse_entities
+    try:
+        parser.Parse(data, True)  # noqa: FBT003 - expat's own signature
+    except expat.ExpatError as error:
+        msg = f"it is no feed and no sitemap: {error}"
+        raise ListError(msg) from error
+    return reading.found, reading.sitemaps
+
+
+def _refuse_entities(*_: object) -> None:
+    msg = "it defines entities, which no feed needs"
+    raise ListError(msg)
+
+
+class _Reading:
+    """Items of a feed while it is parsed."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.sitemaps: list[str] = []
+        self._text, self._page = "", ""
+        self._media: list[str] = []
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        self._text, local = "", name.rpartition(" ")[2]
+        if local in {"item", "entry", "url", "sitemap"}:
+            self._page, self._media = "", []
+        elif local in _MEDIA and attributes.get(_MEDIA[local]):
+            self._media.append(attributes[_MEDIA[local]])
+        elif local == "link" and attributes.get("href"):
+            if attributes.get("rel") == "enclosure":
+                self._media.append(attributes["href"])
+            elif attributes.get("rel", "alternate") == "alternate":
+                self._page = attributes["href"]
+
+    def text(self, data: str) -> None:
+        self._text += data
+
+    def end(self, name: str) -> None:
+        namespace, _, local = name.rpartition(" ")
+        if local in _LOCATIONS and ("image" in namespace or "video" in namespace):
+            self._media += [self._text.strip()]
+        elif local in {"loc", "link"} and self._text.strip():
+            self._page = self._text.strip()
+        elif local == "sitemap":
+            self.sitemaps.append(self._page)
+        elif local in {"item", "entry", "url"}:
+            urls = dict.fromkeys(self._media) or [self._page]
+            self.found += [(url, self._page) for url in urls if url]
+        self._text = ""
+
+
+class Feed:
+    """A feed or sitemap that is asked again and again; iterate `entries`, run `watch` beside it."""
+
+    def __init__(self, url: str, settings: Settings, *, every_s: float = EVERY_S, first_row: int = 1) -> None:
+        self._url, self._settings, self._every_s, self._row = url, settings, every_s, first_row
+        self._new: deque[tuple[str, str]] = deque()
+        self._seen: set[str] = set()
+        self._validators: dict[str, Validators] = {}
+
+    def entries(self, is_known: Callable[[str], bool]) -> Iterator[Entry | None]:
+        """What came, without what earlier runs have had."""
+        while True:
+            if not self._new:
+                yield None
+                continue
+            url, page = self._new.popleft()
+            if not is_known(url):
+                yield Entry(self._row, url, {"page": page})
+                self._row += 1
+
+    async def watch(self) -> None:
+        """Ask until cancelled; a feed that does not answer is asked again later."""
+        async with new_session(self._settings) as session:
+            while True:
+                try:
+                    async with asyncio.timeout(_TIMEOUT_S * 5):
+                        await self._ask(session, self._url, 0)
+                except (TimeoutError, aiohttp.ClientError, ScanError, ListError) as error:
+                    log.warning("%s: %s; asking again in %g s", self._url, error or "no answer", self._every_s)
+                await asyncio.sleep(self._every_s)
+
+    async def _ask(self, session: aiohttp.ClientSession, address: str, depth: int) -> None:
+        url = parse_url(address, self._settings)
+        known = self._validators.get(address, NO_VALIDATORS)
+        async with session.get(url, headers={**known.headers(), "Accept-Encoding": "identity"}) as response:
+            if response.status == 304:
+                return
+            if response.status != 200:
+                msg = f"it answers {response.status}"
+                raise ListError(msg)
+            data = await _capped(response)
+            self._validators[address] = Validators.of(response.headers)
+        found, sitemaps = links_in(data)
+        for url_found, page in found:
+            if url_found not in self._seen:
+                self._seen.add(url_found)
+                self._new.append((url_found, page))
+        for sitemap in sitemaps[:_MOST_SITEMAPS] if depth == 0 else ():
+            await self._ask(session, sitemap, depth + 1)
+
+
+async def _capped(response: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > MOST_BYTES:
+            msg = f"it has more than {MOST_BYTES:,} bytes"
+            raise ListError(msg)
+    return bytes(data)
+
+
+@contextlib.asynccontextmanager
+async def watching(feed: Feed | None) -> AsyncIterator[None]:
+    """Ask the feed while the block runs."""
+    task = None if feed is None else asyncio.create_task(feed.watch(), name="laescan-feed")
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))

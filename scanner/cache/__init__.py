@@ -1,0 +1,1 @@
+"""Verdicts remembered by exact digests; perceptual hashes that may nominate, and pixels that must agree."""

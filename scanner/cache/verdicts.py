@@ -1,0 +1,333 @@
+"""Verdicts in Redis: by URL, by the bytes' sha256, by the pixels' digest; and nothing that is merely alike.
+
+In: a key and a `model_id`. Out: the remembered verdict with its age, or None.
+One reason: who may say "this was checked already" is decided here: only equal bytes or equal pixels, judged by this
+very model. Light (redis, msgspec): the API answers from it. What looks alike is `scanner.cache.near`'s business.
+
+    m1:u:{tenant, url}          sha256, then validators         a day; believed unasked for `url_fresh_s`
+    m1:p:{pixel digest}         sha256                          30 days
+    m1:v:{model_id}:{sha256}    the verdict and when it was     30 days, inconclusive ones 7
+    m1:f:{tenant, url}          why there is no verdict         1 to 10 minutes
+    m1:k:...                    sha256s by their first 12 bits  see `buckets`
+
+An entry that cannot be read is a miss, counted and logged. Losing any key costs a scan and nothing else, so this Redis
+may evict; the ledger's must not.
+"""
+
+import hashlib
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.asyncio import Redis
+
+from scanner.cache.buckets import Buckets
+from scanner.cache.validators import NO_VALIDATORS, Validators
+from scanner.contract import CacheInfo, Label, ModelInfo, Verdict
+from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PREFIX = "m1:"
+"""Of every key; the number is the schema's."""
+DAY_S = 86_400
+VERDICT_TTL_S, UNSURE_TTL_S, URL_TTL_S = 30 * DAY_S, 7 * DAY_S, DAY_S
+PREFIX_BITS = 12  # 4,096 buckets: 244 digests in each at a million entries
+MAX_PREFIX_ANSWERS = 1_000
+_JUDGING = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+# Answers (first, verdict) for each key: a pointer begins with the sha256 under which the verdict is.
+_FOLLOW = """
+local function get(key)
+    local value = redis.pcall('GET', key)
+    return type(value) == 'string' and value
+end
+local answers = {}
+for _, key in ipairs(KEYS) do
+    local first = get(key)
+    local pointer = string.sub(key, 4, 4) ~= 'v' and first
+    answers[#answers + 1] = first
+    answers[#answers + 1] = pointer and get(ARGV[1] .. string.sub(pointer, 1, 64)) or false
+end
+return answers
+"""
+
+
+class KnownUrl(msgspec.Struct, frozen=True, array_like=True):
+    """What a URL was found to lead to, and when."""
+
+    sha256: str
+    checked_s: float
+    validators: Validators
+
+
+class _Remembered(msgspec.Struct, frozen=True, array_like=True):
+    """A verdict as it lies in Redis."""
+
+    stored_s: float
+    verdict: Verdict
+
+
+class VerdictCache:
+    """The exact tiers; every method raises redis.RedisError when Redis is away, and only then."""
+
+    def __init__(self, redis: Redis, settings: Settings | None = None) -> None:
+        self._redis = redis
+        given, usual = settings or Settings(), Settings()
+        self._url_fresh_s = given.url_fresh_s
+        changed = [(name, getattr(given, name)) for name in _JUDGING if getattr(given, name) != getattr(usual, name)]
+        self._changes = "".join(f",{name}={value}" for name, value in changed)
+        self._follow = redis.register_script(_FOLLOW)
+        self.counts: Counter[str] = Counter()
+        """Hits by tier and misses of this process."""
+
+    # ------------------------------------------------------------ look up
+
+    async def by_url(self, url: str, *, tenant: str, model_id: str, max_age_s: float | None = None) -> Verdict | None:
+        """The verdict on what this tenant's URL led to, if it was looked at within `max_age_s` (url_fresh_s)."""
+        (verdict,) = await self._followed([_url_key(url, tenant)], model_id, max_age_s)
+        return self._counted("url", verdict)
+
+    async def by_sha256(self, sha256: str, *, model_id: str) -> Verdict | None:
+        """The verdict on these very bytes (64 hex digits)."""
+        (verdict,) = await self._followed([self._verdict_key(model_id, sha256)], model_id, None)
+        return self._counted("sha256", verdict)
+
+    async def by_pixels(self, digest: str, *, model_id: str) -> Verdict | None:
+        """The verdict on media whose decoded pixels are these (`fingerprint.pixel_digest`); its `media` are theirs."""
+        (verdict,) = await self._followed([_pixels_key(digest)], model_id, None)
+        return self._counted("pixels", verdict)
+
+    async def look_up_many(self, keys: Sequence[str], *, tenant: str, model_id: str) -> list[Verdict | None]:
+        """Answer any number of sha256s (64 hex digits) and URLs in one round trip, in their order."""
+        places = [self._verdict_key(model_id, key) if is_sha256(key) else _url_key(key, tenant) for key in keys]
+        return await self._followed(places, model_id, None)
+
+    async def by_prefix(self, bits: str, *, model_id: str) -> list[tuple[str, Verdict]]:
+        """Every remembered verdict on bytes whose sha256 begins with these bits, e.g. "010011010010101".
+
+        So a client can ask without saying what it asks for; `prefix_bits` tells how many bits leave a crowd.
+        Raises ValueError unless there are 4 to 256 bits, and when they fit more than 1,000 digests.
+        """
+        if not 4 <= len(bits) <= 256 or set(bits) - {"0", "1"}:
+            msg = "a prefix is 4 to 256 characters, each 0 or 1"
+            raise ValueError(msg)
+        free = max(0, PREFIX_BITS - len(bits))
+        first = int(bits[:PREFIX_BITS], 2) << free
+        buckets = [b"%03x" % (first + i) for i in range(1 << free)]
+        records, corrupt = await self._digests(model_id).read(buckets)
+        await self._corrupt("k", corrupt)
+        digests = sorted(record.hex() for record in records if f"{int.from_bytes(record):0256b}".startswith(bits))
+        if len(digests) > MAX_PREFIX_ANSWERS:
+            msg = f"{len(digests)} digests begin so; ask with more bits"
+            raise ValueError(msg)
+        found = await self.verdicts(digests, model_id=model_id)
+        return list(found.items())
+
+    async def prefix_bits(self, *, model_id: str) -> int:
+        """How many bits of a sha256 about 16 to 32 remembered ones share: floor(log2(N / 16)), at least 4."""
+        count = int(await self._redis.hget(f"{PREFIX}stats", f"remembered:{self.scope(model_id)}") or 0)
+        return max(4, (count // 16).bit_length() - 1)
+
+    async def verdicts(self, digests: Sequence[str], *, model_id: str) -> dict[str, Verdict]:
+        """Those of many sha256s that are remembered, in one round trip."""
+        found = await self._followed([self._verdict_key(model_id, sha256) for sha256 in digests], model_id, None)
+        return {sha256: verdict for sha256, verdict in zip(digests, found, strict=True) if verdict is not None}
+
+    async def known_url(self, url: str, *, tenant: str) -> KnownUrl | None:
+        """What the URL led to when this tenant last looked, for asking its server whether that still holds."""
+        value = await self._redis.get(_url_key(url, tenant))
+        try:
+            return None if value is None else _read_pointer(_raw(value))
+        except ValueError:
+            await self._corrupt("u", 1)
+            return None
+
+    async def model(self) -> ModelInfo | None:
+        """Who judges now, as the engine's side last announced it: what to ask for before any model is loaded."""
+        value = await self._redis.get(f"{PREFIX}model")
+        try:
+            return None if value is None else msgspec.msgpack.decode(_raw(value), type=ModelInfo)
+        except ValueError:
+            await self._corrupt("model", 1)
+            return None
+
+    # ------------------------------------------------------------ remember
+
+    async def remember(
+        self,
+        verdict: Verdict,
+        *,
+        url: str | None = None,
+        tenant: str = "",
+        validators: Validators = NO_VALIDATORS,
+        pixels: str | None = None,
+    ) -> None:
+        """Keep a verdict for its bytes, for its pixels and for the URL that led to them.
+
+        The keys are what *we* fetched, hashed and decoded; never take them from a client.
+        """
+        sha256, model_id = verdict.media.sha256, verdict.model.model_id
+        age_s = verdict.cache.age_s or 0.0
+        value = _Remembered(time.time() - age_s, msgspec.structs.replace(verdict, cache=CacheInfo()))
+        ttl_s = UNSURE_TTL_S if verdict.label is Label.INCONCLUSIVE else VERDICT_TTL_S
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(self._verdict_key(model_id, sha256), msgspec.msgpack.encode(value), ex=ttl_s)
+            if pixels is not None:
+                pipe.set(_pixels_key(pixels), sha256, ex=VERDICT_TTL_S)
+            if url is not None:
+                pipe.set(_url_key(url, tenant), _pointer_to(sha256, validators), ex=URL_TTL_S)
+            pipe.hincrby(f"{PREFIX}stats", f"remembered:{self.scope(model_id)}", 1)
+            await pipe.execute()
+        digest = bytes.fromhex(sha256)
+        full = await self._digests(model_id).add([(sha256[:3].encode(), digest)])
+        await self.count("full:k", full)
+
+    async def remember_url(self, sha256: str, *, url: str, tenant: str, validators: Validators = NO_VALIDATORS) -> None:
+        """Keep what a URL was found to lead to just now."""
+        await self._redis.set(_url_key(url, tenant), _pointer_to(sha256, validators), ex=URL_TTL_S)
+
+    async def announce(self, model: ModelInfo) -> None:
+        """Say who judges from now on."""
+        await self._redis.set(f"{PREFIX}model", msgspec.msgpack.encode(model))
+
+    # ------------------------------------------------------------ look after
+
+    async def forget(self, sha256: str, *, model_id: str) -> None:
+        """Drop the verdict on these bytes; pointers to it then lead nowhere, which is a miss."""
+        await self._redis.delete(self._verdict_key(model_id, sha256))
+
+    async def purge(self) -> int:
+        """Forget everything, near tier included; out: how many keys went."""
+        gone = 0
+        async for key in self._redis.scan_iter(match=f"{PREFIX}*", count=1_000):
+            gone += await self._redis.unlink(key)
+        return gone
+
+    async def stats(self) -> dict[str, int]:
+        """Verdicts remembered, corrupt and full keys met, near hits refused, since the last purge, by all processes."""
+        found = await self._redis.hgetall(f"{PREFIX}stats")
+        return {_raw(name).decode(): int(value) for name, value in found.items()}
+
+    async def count(self, name: str, times: int = 1) -> None:
+        """Add to `stats`; for what is rare, since it costs a round trip."""
+        if times:
+            await self._redis.hincrby(f"{PREFIX}stats", name, times)
+
+    # ------------------------------------------------------------ within
+
+    def _digests(self, model_id: str) -> Buckets:
+        prefix = f"{PREFIX}k:{self.scope(model_id)}:".encode()
+        return Buckets(self._redis, prefix, size_bytes=32, life_s=VERDICT_TTL_S)
+
+    def scope(self, model_id: str) -> str:
+        """What a verdict is bound to beside its bytes: the model, and the settings that decide which faces it saw."""
+        return model_id + self._changes
+
+    def _verdict_key(self, model_id: str, sha256: str) -> str:
+        return f"{PREFIX}v:{self.scope(model_id)}:{sha256}"
+
+    async def _followed(self, keys: Sequence[str], model_id: str, max_age_s: float | None) -> list[Verdict | None]:
+        """The verdict at each key or where it points to; URLs looked at longer ago than `max_age_s` lead nowhere."""
+        if not keys:
+            return []
+        answers = await self._follow(keys=keys, args=[self._verdict_key(model_id, "")])
+        now = time.time()
+        oldest_s = now - (self._url_fresh_s if max_age_s is None else max_age_s)
+        verdicts: list[Verdict | None] = []
+        corrupt = Counter[str]()
+        for key, first, second in zip(keys, answers[::2], answers[1::2], strict=True):
+            try:
+                verdicts.append(_verdict_in(key, first, second, model_id=model_id, now=now, oldest_s=oldest_s))
+            except ValueError as error:  # msgspec's are some, too
+                log.warning("a corrupt entry at %s is a miss: %s", key, error)
+                corrupt[key[len(PREFIX)]] += 1
+                verdicts.append(None)
+        for kind, times in corrupt.items():
+            await self._corrupt(kind, times)
+        return verdicts
+
+    async def _corrupt(self, kind: str, times: int) -> None:
+        await self.count(f"corrupt:{kind}", times)
+
+    def _counted(self, tier: str, verdict: Verdict | None) -> Verdict | None:
+        self.counts[f"{'miss' if verdict is None else 'hit'}:{tier}"] += 1
+        return verdict
+
+
+def is_sha256(text: str) -> bool:
+    """Whether it is the 64 lower-case hex digits of a sha256."""
+    return _HEX.fullmatch(text) is not None
+
+
+def canonical_url(url: str) -> str:
+    """The URL as a server sees it: no fragment, no credentials, scheme and host in lower case.
+
+    Nothing else is touched: another order of parameters may be another picture.
+    """
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return url.strip()
+    host = parts.netloc.rpartition("@")[2].lower()
+    return parts._replace(scheme=parts.scheme.lower(), netloc=host, path=parts.path or "/", fragment="").geturl()
+
+
+def _raw(value: bytes | str) -> bytes:
+    """What Redis answers, whose client may be one that decodes."""
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
+def _url_hash(url: str, tenant: str) -> str:
+    """One key for one tenant's URL; another tenant's key for the same URL cannot be guessed from it."""
+    return hashlib.sha256(f"{tenant}\0{canonical_url(url)}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _url_key(url: str, tenant: str) -> str:
+    return f"{PREFIX}u:{_url_hash(url, tenant)}"
+
+
+def _pixels_key(digest: str) -> str:
+    return f"{PREFIX}p:{digest}"
+
+
+def _pointer_to(sha256: str, validators: Validators) -> bytes:
+    return sha256.encode() + msgspec.msgpack.encode((time.time(), validators))
+
+
+def _read_pointer(value: bytes) -> KnownUrl:
+    """Raises ValueError when it is none."""
+    sha256 = value[:64].decode("ascii", "replace")
+    if not is_sha256(sha256):
+        msg = "no sha256"
+        raise ValueError(msg)
+    checked_s, validators = _POINTER.decode(value[64:])
+    return KnownUrl(sha256, checked_s, validators)
+
+
+def _verdict_in(
+    key: str, first: bytes | None, second: bytes | None, *, model_id: str, now: float, oldest_s: float
+) -> Verdict | None:
+    """The verdict in an entry, if it is on the bytes and by the model that were asked for; raises ValueError if not."""
+    kind, sha256, value = key[len(PREFIX)], key[-64:], first
+    if first is not None and kind != "v":
+        sha256, value = first[:64].decode("ascii", "replace"), second
+        if kind == "u" and _read_pointer(first).checked_s < oldest_s:
+            return None
+    if value is None:
+        return None
+    found = _REMEMBERED.decode(value)
+    if found.verdict.media.sha256 != sha256 or found.verdict.model.model_id != model_id:
+        msg = "it is a verdict on something else"
+        raise ValueError(msg)
+    age_s = max(0.0, now - found.stored_s)
+    return msgspec.structs.replace(found.verdict, cache=CacheInfo(kind="exact", age_s=age_s))
+
+
+_REMEMBERED = msgspec.msgpack.Decoder(_Remembered)
+_POINTER = msgspec.msgpack.Decoder(tuple[float, Validators])

@@ -1,0 +1,190 @@
+"""The page of a video → its video file on disk, by yt-dlp in a killable child.
+
+In: a URL, a folder. Out: the path of one file, not yet looked into.
+One reason: whatever a page makes yt-dlp do ends with this call: the child has no route but our proxy, no environment,
+and it is dead when this returns; when this raises, its files are gone too.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from pathlib import Path
+from typing import Any
+
+from scanner import errors
+from scanner.fetching import extractor, pace
+from scanner.fetching.body import Progress
+from scanner.fetching.egress import AddressPolicy
+from scanner.fetching.proxy import Budget, FilteringProxy
+from scanner.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Isolated (-I): no PYTHON* variables, no user packages, no current folder. The repository root comes last on the path.
+_LAUNCH = "import sys; sys.path.append(sys.argv[1]); from scanner.fetching.extractor import main; main()"
+_SLACK_BYTES = 2000  # the child's error messages are short; its lines are capped by asyncio at 64 KiB
+
+
+async def fetch_page(url: str, *, folder: Path, settings: Settings, progress: Progress | None = None) -> Path:
+    """Let yt-dlp take the video of a page into `folder`; raises a FetchError leaf, or TooLong.
+
+    The file is at most settings.max_video_bytes; what is in it is for the caller to find out.
+    """
+    work = folder / "page"
+    work.mkdir()
+    try:
+        async with asyncio.timeout(settings.video_timeout_s):
+            return await _run(url, work, settings, progress)
+    except TimeoutError:
+        msg = f"the video did not arrive within {settings.video_timeout_s:g} s; save it and scan the file"
+        raise errors.TimedOut(msg) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+async def _run(url: str, work: Path, settings: Settings, progress: Progress | None) -> Path:
+    """Start the child, open its way out, hand it the job, wait for its answer."""
+    (work / "out").mkdir()
+    ours, theirs = socket.socketpair()
+    with contextlib.closing(ours):
+        with contextlib.closing(theirs), (work / "stderr").open("wb") as stderr:
+            child = await _start(work, theirs, stderr.fileno())
+        try:
+            listener = await asyncio.to_thread(_receive_listener, ours)
+            policy = AddressPolicy.from_settings(settings)
+            async with FilteringProxy(policy, Budget.from_settings(settings), listener=listener) as proxy:
+                job = _job(url, work, proxy.url, settings)
+                with contextlib.suppress(ConnectionError):  # it died; reading finds that out
+                    await asyncio.get_running_loop().sock_sendall(ours, json.dumps(job).encode() + b"\n")
+                answer = await _wait(child, proxy, settings, progress)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
+    found = _file(work / "out")
+    if found is None or "error" in answer:
+        raise _error(answer, proxy, settings, (work / "stderr").read_text("utf-8", "replace"))
+    return found.rename(work.parent / "download")
+
+
+async def _start(work: Path, control: socket.socket, stderr: int) -> Process:
+    """Start the child with nothing of our environment: no proxies, no `no_proxy`, no folder with programs.
+
+    An absent PATH would mean /bin:/usr/bin, where an ffmpeg may be, so it names a folder that is not there.
+    """
+    root = str(Path(extractor.__file__).parents[2])
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-B", "-c", _LAUNCH, root),
+        stdin=control.fileno(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+        cwd=work,
+        env={
+            "PATH": "/nonexistent",
+            "HOME": str(work),
+            "TMPDIR": str(work),
+            "LC_ALL": "C.UTF-8",
+            "YTDLP_NO_PLUGINS": "1",
+        },
+        start_new_session=True,
+    )
+
+
+def _receive_listener(control: socket.socket) -> socket.socket | None:
+    """Take the listener inside the child's network namespace; None when the kernel gave it none, or the child died."""
+    word, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+    control.setblocking(False)  # noqa: FBT003 the standard library's signature
+    if word == extractor.ISOLATED and descriptors:
+        return socket.socket(fileno=descriptors[0])
+    if word == extractor.SHARED:
+        logger.warning("no network namespace on this machine: only its proxy option keeps yt-dlp from going elsewhere")
+    return None
+
+
+def _job(url: str, work: Path, proxy: str, settings: Settings) -> dict[str, Any]:
+    return {
+        "url": url,
+        "folder": str(work / "out"),
+        "proxy": proxy,
+        "user_agent": "",  # video sites serve browsers; yt-dlp knows what to say to each
+        "socket_timeout_s": settings.first_byte_timeout_s,
+        "timeout_s": settings.video_timeout_s,
+        "max_bytes": settings.max_video_bytes,
+        "max_duration_s": settings.max_video_duration_s,
+    }
+
+
+async def _wait(child: Process, proxy: FilteringProxy, settings: Settings, progress: Progress | None) -> dict[str, Any]:
+    """Read the child's lines to the last one, while its download keeps the minimum rate."""
+    started = asyncio.Event()
+    reading = asyncio.ensure_future(_read(child, started, progress))
+    watching = asyncio.ensure_future(_watch(proxy, started, settings.min_rate_bytes_per_s))
+    try:
+        await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        return await reading
+    finally:
+        for task in (reading, watching):
+            task.cancel()
+        await asyncio.gather(reading, watching, return_exceptions=True)
+
+
+async def _read(child: Process, started: asyncio.Event, progress: Progress | None) -> dict[str, Any]:
+    """Pass on progress; the last line is the answer, and a child that died without one answers nothing."""
+    answer: dict[str, Any] = {}
+    assert child.stdout is not None  # noqa: S101 asked for above
+    async for line in child.stdout:
+        answer = json.loads(line)
+        if "started" in answer:
+            started.set()
+        if "bytes" in answer and progress is not None:
+            progress(answer["bytes"], answer["total"])
+    return answer
+
+
+async def _watch(proxy: FilteringProxy, started: asyncio.Event, min_rate_bytes_per_s: int) -> None:
+    """Raise TimedOut when the download brings too little; pages and manifests before it have only the total time."""
+    await started.wait()
+    while True:
+        before = proxy.bytes
+        await asyncio.sleep(pace.WINDOW_S)
+        if proxy.bytes - before < min_rate_bytes_per_s * pace.WINDOW_S:
+            raise errors.TimedOut(pace.TOO_SLOW)
+
+
+def _file(folder: Path) -> Path | None:
+    """The one finished file; parts, links and empty files are none."""
+    found = [p for p in folder.iterdir() if p.is_file() and not p.is_symlink() and p.suffix not in {".part", ".ytdl"}]
+    return max(found, key=lambda p: p.stat().st_size, default=None)
+
+
+def _error(answer: dict[str, Any], proxy: FilteringProxy, settings: Settings, stderr: str) -> errors.ScanError:
+    """Why there is no file; what the proxy saw explains more than what yt-dlp says about it."""
+    if proxy.blocked:
+        return errors.BlockedAddress(
+            "the page leads to an address that is not on the public internet, so its video was not fetched; "
+            "save the video and scan the file, or let the operator open the network with LAESCAN_ALLOW_NETWORKS"
+        )
+    if "bytes" in proxy.exhausted:
+        return errors.TooLarge(
+            f"the video is larger than {settings.max_video_bytes:,} bytes; cut out the part in question"
+        )
+    if "connections" in proxy.exhausted:
+        return errors.TooLarge(
+            f"the video comes in pieces that need more than {settings.max_connections} connections; "
+            "save it and scan the file, or let the operator raise LAESCAN_MAX_CONNECTIONS"
+        )
+    if "seconds" in proxy.exhausted:
+        return errors.TimedOut(pace.TOO_SLOW)
+    if "error" in answer:
+        return errors.by_code()[answer["error"]](answer["message"])
+    logger.error("yt-dlp's process died: %s", stderr[-_SLACK_BYTES:])
+    return errors.NoMedia("could not take a video from this page; save the picture or video and scan the file")

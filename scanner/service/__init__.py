@@ -1,0 +1,1 @@
+"""Accepted scans in, exactly one outcome each out, whatever is killed in between: ledger, rq, workers."""

@@ -1,0 +1,194 @@
+"""The process that scans for one worker, one scan after the other, and may be killed at any moment.
+
+In: tasks on the socket that its worker gave it. Out: the outcome into the ledger, then one word to the worker.
+One reason: hostile media and hostile pages are handled here, so the worker, which holds the lease and the clock, is not
+hurt by what happens to this. It never loads torch: the engine judges.
+
+It serves many scans, because the jail, the codecs and the connection to the engine take a second to make ready; after
+`MOST_SCANS`, or when its worker dies, it ends. `python -m scanner.service.horse DESCRIPTOR PARENT`, by `stable` only.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from scanner.cache.recall import Recall
+from scanner.cache.verdicts import VerdictCache
+from scanner.contract import Outcome
+from scanner.engine.client import EngineClient
+from scanner.errors import EngineError, Internal, by_code
+from scanner.folders import spool_folder
+from scanner.pipeline import Progress, Scanner, ScanResult
+from scanner.report.artifacts import artifacts_of
+from scanner.service import telemetry
+from scanner.service.flight import SingleFlight
+from scanner.service.jobs import Jobs
+from scanner.service.lease import MOST_ATTEMPTS, Lease, accept
+from scanner.service.leash import die_with
+from scanner.service.stable import DONE, MESSAGE_BYTES, READY, Task
+from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MOST_SCANS: Final = 500
+"""Then another horse takes over: a leak in a library is bounded."""
+_TELL_EVERY_S = 0.2  # progress: a person sees no more, and Redis has other things to do
+_FINISH_TRIES, _FINISH_PAUSE_S = 60, 1.0  # Redis may be away for a minute; an outcome is worth the wait
+_RETRY_AFTER_S = 5.0
+
+
+class Horse:
+    """Scans with what was made ready once."""
+
+    def __init__(self, scanner: Scanner, flight: SingleFlight, memory: redis.asyncio.Redis, settings: Settings) -> None:
+        self._scanner, self._flight, self._memory, self._settings = scanner, flight, memory, settings
+        self._redis = redis.Redis.from_url(settings.redis_url)
+        self._jobs = Jobs(self._redis)
+
+    async def run(self, task: Task) -> None:
+        """Scan, then write what came of it; raises nothing that the scan can cause."""
+        lease = Lease(self._redis, task.id, task.fence, task.attempt, task.waited_s, task.request)
+        begun = time.monotonic()
+        result = await self._scan(task, lease)
+        if _is_to_be_retried(result.outcome, task.attempt):
+            delay_s = _RETRY_AFTER_S * task.attempt
+            log.warning("scan %s: %s; again in %g s", task.id, _code(result.outcome), delay_s)
+            await asyncio.to_thread(lease.give_back, strike=True, delay_s=delay_s)
+            return
+        if await self._finish(lease, result):
+            await asyncio.to_thread(self._account, task, result.outcome, time.monotonic() - begun)
+
+    async def _scan(self, task: Task, lease: Lease) -> ScanResult:
+        request = task.request
+        source = request.source_url or str(spool_folder(self._settings) / (request.upload or ""))
+        model_id = self._scanner.model.info.model_id
+        memory = Recall(self._memory, self._settings, model_id=model_id, tenant=request.tenant)
+        urgent = request.queue == "interactive"
+        # A third attempt is made without drawings: should they be what killed the first two, the verdict still comes.
+        is_drawn = urgent and task.attempt < MOST_ATTEMPTS
+        async with _telling(lease) as tell, self._flight.aboard(f"{task.id}:{task.fence}", memory):
+            result = await self._scanner.scan(
+                source, progress=tell, keep_frames=is_drawn, urgent=urgent, rescan=request.rescan
+            )
+        return ScanResult(msgspec.structs.replace(result.outcome, source=request.source), result.frames)
+
+    async def _finish(self, lease: Lease, result: ScanResult) -> bool:
+        """Artifacts first, so that who sees the outcome finds them; False when the lease was lost."""
+        made = await asyncio.to_thread(artifacts_of, result) if result.frames else {}
+        for _ in range(_FINISH_TRIES):
+            with contextlib.suppress(RedisError):
+                for name, data in made.items():
+                    await asyncio.to_thread(lease.put_artifact, name, data, self._settings)
+                return await asyncio.to_thread(lease.finish, result.outcome, self._settings)
+            await asyncio.sleep(_FINISH_PAUSE_S)
+        return False
+
+    def _account(self, task: Task, outcome: Outcome, took_s: float) -> None:
+        """Count it, and have scanned what a copy's verdict was inherited for; both may be lost with Redis."""
+        request, verdict = task.request, outcome.verdict
+        log.info("scan %s: %s in %.2f s", task.id, _code(outcome), took_s)
+        with contextlib.suppress(RedisError):
+            with self._redis.pipeline(transaction=False) as pipe:
+                telemetry.observe(pipe, telemetry.QUEUE_WAIT, task.waited_s, queue=request.queue)
+                telemetry.observe(pipe, telemetry.SERVICE, took_s, queue=request.queue)
+                telemetry.count(pipe, telemetry.OUTCOMES, code=_code(outcome))
+                if verdict is not None:
+                    telemetry.count(pipe, telemetry.CACHE, kind=verdict.cache.kind)
+                    for stage, seconds in verdict.timings_s.items() if verdict.cache.kind == "miss" else ():
+                        telemetry.observe(pipe, telemetry.STAGE, seconds, stage=stage)
+                pipe.execute()
+            if verdict is not None and verdict.cache.audit:
+                audit = msgspec.structs.replace(request, queue="bulk", rescan=True)
+                id_, needs_job = accept(self._redis, audit)
+                if needs_job:
+                    self._jobs.put([id_], "bulk")
+
+
+def _code(outcome: Outcome) -> str:
+    return outcome.verdict.label.value if outcome.verdict else outcome.failure.code if outcome.failure else "nothing"
+
+
+def _is_to_be_retried(outcome: Outcome, attempt: int) -> bool:
+    """Whether it failed by our own fault, which may pass. What the source did is the answer; a bug stays a bug."""
+    error = by_code().get(outcome.failure.code) if outcome.failure else None
+    ours = error is not None and issubclass(error, EngineError) and error.retryable and error is not Internal
+    return ours and attempt < MOST_ATTEMPTS
+
+
+@contextlib.asynccontextmanager
+async def _telling(lease: Lease) -> AsyncIterator[Progress]:
+    """A progress callback for any thread; what it says reaches the ledger a few times per second, the latest first."""
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    latest: list[tuple[str, float | None]] = [("fetch", None)]
+
+    def tell(stage: str, done: float | None) -> None:
+        latest[0] = (stage, done)
+        loop.call_soon_threadsafe(news.set)
+
+    async def write() -> None:
+        while True:
+            await news.wait()
+            news.clear()
+            stage, done = latest[0]
+            with contextlib.suppress(RedisError):  # it is news, not the outcome
+                await asyncio.to_thread(lease.progress, stage, None if done is None else 100 * done)
+            await asyncio.sleep(_TELL_EVERY_S)
+
+    writing = asyncio.create_task(write())
+    try:
+        yield tell
+    finally:
+        writing.cancel()
+
+
+async def serve(connection: socket.socket, settings: Settings) -> None:
+    """Make ready, say so, and scan until the worker has gone or it is enough."""
+    model = await asyncio.to_thread(EngineClient.open, settings)
+    loop = asyncio.get_running_loop()
+    with Scanner(settings, model=model, memory=(flight := _flight(settings, model.info.model_id))) as scanner:
+        async with redis.asyncio.Redis.from_url(settings.cache_url or settings.redis_url) as memory:
+            horse = Horse(scanner, flight, memory, settings)
+            with contextlib.suppress(RedisError):  # the next horse says it, too
+                await VerdictCache(memory, settings).announce(model.info)
+            connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
+            await loop.sock_sendall(connection, READY)
+            for _ in range(MOST_SCANS):
+                data = await loop.sock_recv(connection, MESSAGE_BYTES)
+                if not data:
+                    return
+                await horse.run(msgspec.msgpack.decode(data, type=Task))
+                await loop.sock_sendall(connection, DONE)
+
+
+def _flight(settings: Settings, model_id: str) -> SingleFlight:
+    return SingleFlight(redis.asyncio.Redis.from_url(settings.redis_url), model_id=model_id)
+
+
+def main(arguments: list[str]) -> int:
+    """Be the horse of the worker that started us."""
+    descriptor, parent = map(int, arguments)
+    die_with(parent, signal.SIGKILL)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    with socket.socket(fileno=descriptor) as connection:
+        try:
+            asyncio.run(serve(connection, Settings.from_env(os.environ)))
+        except EngineError as error:
+            log.error("%s: %s", error.code, error)  # noqa: TRY400 - the words tell what to do, a trace would hide them
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,169 @@
+"""One worker: takes jobs from rq, holds their leases, and has its horse scan.
+
+In: jobs in the queues, interactive before bulk, but every eighth turn the other way round. Out: rows in the ledger.
+One reason: what holds the lease and the clock must survive what happens to the scan, and must not survive itself.
+
+    rq (Redis) -> Worker -- lease, deadline --> Horse (child process) -> ledger
+
+Who is killed decides: the horse, and the worker gives the scan back at once; the worker, and its horse is killed by the
+kernel, the lease ends after 15 s and the reconciler of another worker gives it back.
+`laescan worker` runs several of these, each as `python -m scanner.service.worker`.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Final
+from uuid import uuid4
+
+import redis
+from redis.exceptions import RedisError
+from rq import SimpleWorker
+from rq.job import Job
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
+
+from scanner.contract import QueueName
+from scanner.errors import TimedOut
+from scanner.folders import sweep_scratch, sweep_spool
+from scanner.service import jobs
+from scanner.service.lease import Lease
+from scanner.service.ledger import QUEUES, ROW, TALLY, failure_outcome
+from scanner.service.reconciler import Reconciler
+from scanner.service.stable import DONE, HorseDiedError, Stable, Task
+from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BULK_FIRST_EVERY: Final = 8
+"""Turns after which bulk goes first once, so that a busy day does not starve it."""
+_RENEW_EVERY_S = 1.0  # also how soon a cancelled scan's horse is killed
+_WORKER_TTL_S = 30  # rq: waits half of it for a job, then says that it lives
+_MOST_REDIS_PAUSE_S = 5.0
+
+
+class Worker(SimpleWorker):
+    """rq's loop without its fork, its remote commands, and its willingness to run whatever a job names."""
+
+    log_result_lifespan = False
+    max_connection_wait_time = _MOST_REDIS_PAUSE_S
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        queues = [jobs.queue(name, client) for name in QUEUES]
+        name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        super().__init__(
+            queues,
+            name=name,
+            connection=client,
+            serializer=JSONSerializer,
+            worker_ttl=_WORKER_TTL_S,
+            default_result_ttl=0,
+            log_job_description=False,
+        )
+        self._settings, self._turns = settings, 0
+        self._jobs = jobs.Jobs(client)
+        self._stable = Stable(settings)
+        jobs.run_with(self.scan)
+
+    def work_until_stopped(self) -> None:
+        """Serve until SIGTERM or SIGINT: the running scan may end, a second signal gives it back."""
+        try:
+            self._stable.ready()
+            self.work(logging_level=None)
+        finally:
+            self._stable.kill()
+
+    def subscribe(self) -> None:
+        """Listen to no remote command: rq's can stop a worker and name its jobs' functions."""
+
+    def reorder_queues(self, reference_queue: Queue) -> None:
+        """Interactive first, but not always."""
+        del reference_queue
+        self._turns += 1
+        bulk_first = self._turns % BULK_FIRST_EVERY == 0
+        self._ordered_queues = self.queues[::-1] if bulk_first else self.queues[:]
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run the one allowed function; count and drop whatever names another."""
+        if not jobs.is_allowed(job):
+            log.error("job %s names something that may not be run here; refused", job.id)
+            self.connection.hincrby(TALLY, "refused_jobs", 1)
+            job.delete()
+            return
+        super().execute_job(job, queue)
+        self._stable.ready()
+
+    def scan(self, scan_id: str) -> None:
+        """What `jobs.scan` does here: from the queued row to its outcome, or back into the queue."""
+        lease = Lease.start(self.connection, scan_id, owner=self.name)
+        if lease is None or lease.request is None:
+            if not self.connection.exists(ROW + scan_id):
+                self.connection.hincrby(TALLY, "orphan_jobs", 1)
+            return
+        task = Task(scan_id, lease.fence, lease.attempt, lease.waited_s, lease.request)
+        try:
+            self._stable.begin(task)
+            self._await_end(lease, lease.request.source)
+        except HorseDiedError:
+            log.warning("scan %s: its horse died in attempt %d", scan_id, lease.attempt)
+            self._put(scan_id, lease.strike(self._settings))
+        except SystemExit:  # told twice to stop
+            self._stable.kill()
+            log.warning("scan %s: given back, this worker stops", scan_id)
+            self._put(scan_id, lease.give_back(strike=False))
+            raise
+
+    def _await_end(self, lease: Lease, source: str) -> None:
+        """Hold the lease until the horse is done; kill it when the scan was cancelled or takes too long."""
+        deadline_s = time.monotonic() + self._settings.scan_timeout_s
+        while self._stable.heard(_RENEW_EVERY_S) != DONE:
+            if not _is_ours(lease):
+                log.info("scan %s: cancelled or taken over, stopping it", lease.id)
+                self._stable.kill()
+                return
+            if time.monotonic() > deadline_s:
+                self._stable.kill()
+                words = f"the scan took longer than {self._settings.scan_timeout_s:g} s and was stopped"
+                lease.finish(failure_outcome(source, TimedOut(words)), self._settings)
+                return
+
+    def _put(self, scan_id: str, queue: QueueName | None) -> None:
+        if queue is not None:
+            self._jobs.put([scan_id], queue, at_front=True)
+
+
+def _is_ours(lease: Lease) -> bool:
+    try:
+        return lease.renew()
+    except RedisError:  # away: nobody else can take it either; the outcome is written when it is back
+        return True
+
+
+def main() -> int:
+    """Be one worker; whoever started us starts another one when we end."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)  # it tells each job thrice
+    settings = Settings.from_env(os.environ)
+    sweep_scratch()
+    sweep_spool(settings)
+    client = redis.Redis.from_url(settings.redis_url)
+    reconciler = Reconciler(redis.Redis.from_url(settings.redis_url), settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until rq's own handlers are there
+    try:
+        worker = Worker(client, settings)
+        reconciler.start()
+        worker.work_until_stopped()
+    except HorseDiedError as error:
+        log.error("%s", error)  # noqa: TRY400 - the horse has said why
+        return 1
+    except RedisError as error:
+        log.error("Redis is away: %s", error)  # noqa: TRY400 - a trace of redis-py's tells nothing more
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
