@@ -9,6 +9,7 @@ from aiohttp import web
 
 from api.access import refuse_to_expose
 from api.app import connect, make_app
+from scanner.logs import start_logging
 from scanner.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ DRAIN_S = 5.0
 
 def main() -> int:
     """Serve until SIGINT or SIGTERM; out: the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging("info", "%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = _settings()
         app = make_app(settings, connect(settings.redis_url))

@@ -139,6 +139,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Verdicts that a re-encoded copy of a picture may inherit until it is scanned itself; empty = none."""
     near_audit_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
     """Share of inherited verdicts that a scan checks afterwards; the first two of every picture always are."""
+    log_level: Literal["", "debug", "info", "warning", "error"] = ""
+    """What is logged on stderr; empty = info by the parts of the service, warning by other commands."""
 
     def __post_init__(self) -> None:
         for network in self.allow_networks:

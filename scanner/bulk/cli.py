@@ -7,7 +7,6 @@ One reason: it is as large as all the other commands together, so it has a file 
 import argparse
 import asyncio
 import functools
-import logging
 import os
 import sys
 from enum import IntEnum
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanner.errors import EngineError, by_code
+from scanner.logs import start_logging
 from scanner.settings import PREFIX, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The command and its arguments."""
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The command, its worker, and their arguments."""
     bulk = commands.add_parser(
         "bulk",
         help="judge a list of a million URLs or files, one row each",
@@ -113,6 +113,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     shown = bulk.add_mutually_exclusive_group()
     shown.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary")
     shown.add_argument("--json-progress", action="store_true", help="progress and summary as JSON lines on stderr")
+    bulk.set_defaults(run=run_command)
     _add_worker(commands)
 
 
@@ -125,6 +126,7 @@ def _add_worker(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         epilog="Ctrl+C ends it after the piece that it has; twice at once: another worker gets what is missing.",
     )
     worker.add_argument("--redis", metavar="URL", help="the Redis to use (default: LAESCAN_REDIS_URL)")
+    worker.set_defaults(run=run_worker)
 
 
 def run_worker(given: argparse.Namespace) -> int:
@@ -172,8 +174,6 @@ def _rate(text: str) -> float:
 
 def run_command(given: argparse.Namespace) -> int:
     """Be the command; out: the exit code. Raises SettingsError."""
-    if given.command == "bulk-worker":
-        return run_worker(given)
     from redis.exceptions import RedisError
 
     from scanner.bulk.book import ready
@@ -183,7 +183,7 @@ def run_command(given: argparse.Namespace) -> int:
     from scanner.folders import sweep_scratch
 
     settings, plan = _settings(given), _plan(given)
-    logging.getLogger("scanner").setLevel(logging.ERROR if given.quiet else logging.WARNING)
+    start_logging("error" if given.quiet else "warning")
     form = "quiet" if given.quiet else "json" if given.json_progress else "bar"
     sweep_scratch()
     try:

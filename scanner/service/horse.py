@@ -30,6 +30,7 @@ from scanner.contract import Outcome
 from scanner.engine.client import EngineClient
 from scanner.errors import EngineError, Internal, by_code
 from scanner.folders import spool_folder
+from scanner.logs import start_logging
 from scanner.pipeline import Progress, Scanner, ScanResult
 from scanner.report.artifacts import artifacts_of
 from scanner.service import telemetry
@@ -180,7 +181,7 @@ def main(arguments: list[str]) -> int:
     """Be the horse of the worker that started us."""
     descriptor, parent = map(int, arguments)
     die_with(parent, signal.SIGKILL)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    start_logging("info")
     with socket.socket(fileno=descriptor) as connection:
         try:
             asyncio.run(serve(connection, Settings.from_env(os.environ)))

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from scanner.errors import NoEngine
 from scanner.folders import spool_folder, state_folder, sweep_scratch
+from scanner.logs import start_logging
 from scanner.service.embedded import redis_command, socket_url
 from scanner.service.supervisor import Program, Supervisor
 from scanner.settings import PREFIX, Settings, SettingsError
@@ -62,13 +63,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for command in (serve, worker):
         command.add_argument("--redis", metavar="URL", help="the Redis to use (default: LAESCAN_REDIS_URL)")
         command.add_argument("--workers", metavar="N", help="worker processes (default: LAESCAN_WORKERS)")
+        command.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
     """Be the supervisor of the command that was given; raises SettingsError."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s laescan    %(message)s", datefmt="%Y-%m-%d %H:%M:%S", force=True
-    )
+    start_logging("info", "%(asctime)s laescan    %(message)s", times="%Y-%m-%d %H:%M:%S", anew=True)
     environ = dict(os.environ)
     for name, field in (("redis", "REDIS_URL"), ("workers", "WORKERS"), ("host", "API_HOST"), ("port", "API_PORT")):
         if getattr(given, name, None) is not None:

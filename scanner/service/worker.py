@@ -29,6 +29,7 @@ from rq.serializers import JSONSerializer
 from scanner.contract import QueueName
 from scanner.errors import TimedOut
 from scanner.folders import sweep_scratch, sweep_spool
+from scanner.logs import start_logging
 from scanner.service import jobs
 from scanner.service.lease import Lease
 from scanner.service.ledger import QUEUES, ROW, TALLY, failure_outcome
@@ -144,8 +145,7 @@ def _is_ours(lease: Lease) -> bool:
 
 def main() -> int:
     """Be one worker; whoever started us starts another one when we end."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("rq.worker").setLevel(logging.WARNING)  # it tells each job thrice
+    start_logging("info")
     settings = Settings.from_env(os.environ)
     sweep_scratch()
     sweep_spool(settings)

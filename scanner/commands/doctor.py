@@ -1,0 +1,52 @@
+"""`laescan doctor`: its arguments and its words; what is tried is in `scanner.doctor`."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from scanner.doctor import Diagnosis
+
+EPILOG = """\
+exit codes:
+  0  everything that a scan needs is here and holds
+  1  something is not; its line tells what to do
+"""
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The command and its arguments."""
+    doctor = commands.add_parser(
+        "doctor",
+        help="tell whether everything that a scan needs is here and holds",
+        description="Try everything that a scan needs: weights, backend, jail, egress check. List the settings.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument("--json", action="store_true", help="the same as one JSON object")
+    doctor.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Try everything and say how it went; out: the exit code."""
+    from scanner.doctor import examine
+
+    found = examine(os.environ)
+    if given.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        _show(found)
+    return int(not found.ok)
+
+
+def _show(found: "Diagnosis") -> None:
+    for check in found.checks:
+        print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.words[0]}")
+        for words in check.words[1:]:
+            print(f"     {' ' * len(check.name)}  {words}")
+    print("\nsettings:")
+    for setting in found.settings:
+        print(f"  {'' if setting.is_default else '* '}{setting.variable}={setting.value}\n      {setting.meaning}")
+    print("\nall is well" if found.ok else "\nsomething is wrong: see the lines with FAIL")
