@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from exhibits import pair, pairs, seen_set, task
 
 from scanner.training import families, scenes
 from scanner.training.arms import SMOKE
 from scanner.training.protocol import Plan, run
-from scanner.training.tasks import OWN, SeenSet, TaskData, UnseenSet, task_name
+from scanner.training.tasks import OWN, Item, SeenSet, TaskData, UnseenSet, at_size, task_name
 
 PLAN = Plan("inpainting", ("rough",), ("grainy",), ("lae-latent",), 1, scale=SMOKE)
 
@@ -65,3 +66,25 @@ def test_our_own_families_exist_and_are_apart(name):
 def test_there_are_three_tasks():
     with pytest.raises(ValueError, match="no task 'faces'; there are face-swap, attributes, inpainting"):
         task_name("faces")
+
+
+def test_a_smaller_task_shows_the_same_crops_and_masks_averaged_down():
+    rng = np.random.default_rng(0)
+    crop, mask = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8), np.zeros((8, 8), np.float32)
+    mask[:4, :4] = 1
+    real = Item("r", "real", "a", "a", crop=lambda: crop)
+    fake = Item("f", "warp", "a", "a", crop=lambda: crop, mask=lambda: mask, source="r")
+    others = [replace(item, name=item.name + n, identity=n, group=n) for n in "bcd" for item in (real, fake)]
+    hidden = tuple(replace(item, family="swap" if item.mask else "real") for item in others[4:])
+    data = TaskData(
+        "face-swap",
+        SeenSet(("warp",), (real, fake), tuple(others[:2]), tuple(others[2:4])),
+        UnseenSet(("swap",), hidden),
+        origin="",
+        masks="",
+    )
+    small = at_size(data, 4)
+    assert small.seen.train[0].mask is None
+    assert small.seen.train[1].crop().shape == (4, 4, 3)
+    assert np.abs(small.unseen.measured[1].crop() - crop.reshape(4, 2, 4, 2, 3).mean((1, 3))).max() <= 0.5
+    assert (small.seen.val[1].mask() == [[1, 1, 0, 0]] * 2 + [[0] * 4] * 2).all()

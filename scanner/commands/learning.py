@@ -53,7 +53,12 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument(
         "--vgg", type=Path, metavar="FILE", help="VGG-16 weights for the perceptual loss (else weight 0)"
     )
-    train.add_argument("--scale", choices=("night", "paper"), default="night", help="two cores a night, or a GPU")
+    train.add_argument(
+        "--scale",
+        choices=("evening", "night", "paper"),
+        default="night",
+        help="two cores an evening or a night, or a GPU",
+    )
     train.add_argument("--smoke", action="store_true", help="all of it, tiny: does it run?")
     train.set_defaults(run=learn)
 

@@ -31,9 +31,9 @@ class Inception(nn.Module):
 
 
 class MesoInception(Classifier):
-    """MesoInception-4 (Afchar et al., "MesoNet", WIFS 2018): 28,615 parameters, as published."""
+    """MesoInception-4 (Afchar et al., "MesoNet", WIFS 2018): 28,615 parameters at 256 px, as published."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 256) -> None:
         super().__init__()
         self.inceptions = nn.Sequential(Inception(3, (1, 4, 4, 2)), Inception(11, (2, 4, 4, 2)))  # B x 12 x 64 x 64
         self.tail = nn.Sequential(
@@ -44,7 +44,7 @@ class MesoInception(Classifier):
             nn.Dropout(0.5), nn.LazyLinear(16), nn.LeakyReLU(0.1), nn.Dropout(0.5), nn.Linear(16, 1)
         )
         with torch.no_grad():
-            self.eval().logit(torch.zeros(1, 3, 256, 256))  # the lazy layer takes its width; 1024 at 256 px
+            self.eval().logit(torch.zeros(1, 3, size, size))  # the lazy layer takes its width; 1024 at 256 px
 
     def logit(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B,)."""

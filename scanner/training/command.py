@@ -9,9 +9,10 @@ from pathlib import Path
 from scanner.training.arms import ARMS, DEFAULT, SCALES, SMOKE_ARMS
 from scanner.training.extract import task_data
 from scanner.training.forged import Pairs, forged_task, photographs_of
+from scanner.training.portraits import CROP_PX
 from scanner.training.protocol import Plan, Tell, read_plan, run
 from scanner.training.report import evaluate
-from scanner.training.tasks import OWN, TaskData, task_name
+from scanner.training.tasks import OWN, TaskData, at_size, task_name
 
 
 def plan_of(given: argparse.Namespace) -> Plan:
@@ -42,6 +43,11 @@ def plan_of(given: argparse.Namespace) -> Plan:
 
 def data_of(plan: Plan, folder: Path) -> TaskData:
     """The plan's task, extracted or forged on the first call; raises ValueError when the pictures do not allow it."""
+    data, side_px = _whole_data(plan, folder), plan.scale.crop_px
+    return data if side_px == CROP_PX else at_size(data, side_px)
+
+
+def _whole_data(plan: Plan, folder: Path) -> TaskData:
     if plan.data:
         return task_data(plan.task, Path(plan.data), plan.seen, plan.unseen, cache=folder / "data")
     photographs = photographs_of(Path(plan.pictures or ""), plan.task, cache=folder / "data" / "photographs.npz")

@@ -107,7 +107,7 @@ class LocalityAware(Method):
         self.frozen_bn = False  # stage 2 may set it
         self.lae = LAE(config)
         self.weights, self.attention_norm, self.decoded = weights, attention_norm, decoded
-        self.adversary = Discriminator(adversary_width) if weights.adversarial else None
+        self.adversary = Discriminator(adversary_width, config.size) if weights.adversarial else None
         # In a list, so that its 7.6 M frozen weights are neither saved nor optimised with ours.
         self._comparator: list[Comparator] = [load_comparator(vgg)] if vgg and weights.perceptual else []
         self._shown: tuple[Tensor, Tensor] | None = None  # x and x^ of the last batch, for the adversary

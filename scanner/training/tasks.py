@@ -5,8 +5,11 @@ One reason: a trainer takes a `SeenSet` and nothing else, so that no number call
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
+
+import cv2
+import numpy as np
 
 from scanner.training.masks import Mask
 from scanner.training.portraits import Pixels
@@ -87,6 +90,32 @@ class TaskData:
             raise ValueError(msg)
         for name in ("train", "val"):
             _check_apart(getattr(self.seen, name), self.unseen.measured, f"seen {name} and unseen")
+
+
+def at_size(data: TaskData, side_px: int) -> TaskData:
+    """The same task with crops and masks of this side, averaged down as they are opened."""
+
+    def small(item: Item) -> Item:
+        crop, mask = item.crop, item.mask
+        return replace(
+            item,
+            crop=lambda: np.asarray(_shrunk(crop(), side_px), np.uint8),
+            mask=mask and (lambda: np.asarray(_shrunk(mask(), side_px), np.float32)),
+        )
+
+    def all_of(items: Sequence[Item]) -> tuple[Item, ...]:
+        return tuple(small(item) for item in items)
+
+    seen = data.seen
+    return replace(
+        data,
+        seen=replace(seen, train=all_of(seen.train), val=all_of(seen.val), test=all_of(seen.test)),
+        unseen=replace(data.unseen, measured=all_of(data.unseen.measured)),
+    )
+
+
+def _shrunk(picture: Pixels | Mask, side_px: int) -> cv2.typing.MatLike:
+    return cv2.resize(picture, (side_px, side_px), interpolation=cv2.INTER_AREA)
 
 
 @dataclass(frozen=True)
