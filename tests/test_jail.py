@@ -18,8 +18,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from scanner.decoding import isolation, jail, jailer, seccomp
-from scanner.decoding.jail import Jail, JailReport
+from scanner.decoding import fork_server, isolation, jail, jailer, seccomp
+from scanner.decoding.jail import Jail
+from scanner.decoding.jail_report import JailReport
 from scanner.errors import DecoderFailed, Internal, NoJail, TooManyPixels
 from scanner.settings import Settings
 
@@ -333,7 +334,7 @@ def test_the_server_has_no_torch_one_thread_and_no_environment(prison, source):
     assert "torch" not in (server / "maps").read_text()
     assert len(list((server / "task").iterdir())) == 1
     kept = {line.partition(b"=")[0] for line in (server / "environ").read_bytes().split(b"\0") if line}
-    assert kept == {name.encode() for name in jail._KEPT_ENVIRONMENT} | {b"PYTHONPATH"}
+    assert kept == {name.encode() for name in fork_server.KEPT_ENVIRONMENT} | {b"PYTHONPATH"}
 
 
 def test_the_report_says_what_holds_here(prison):
@@ -356,7 +357,7 @@ def test_the_report_says_what_does_not_hold():
 @pytest.fixture
 def no_walls(monkeypatch):
     """A machine that forbids namespaces and filters: the fork server is told so before it starts."""
-    monkeypatch.setattr(jail, "_SERVER_MODULE", "open_prison")
+    monkeypatch.setattr(fork_server, "SERVER_MODULE", "open_prison")
 
 
 def test_without_walls_a_required_jail_refuses(no_walls):

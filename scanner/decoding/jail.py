@@ -19,19 +19,18 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
-from scanner.decoding.isolation import Limits, Walls
-from scanner.decoding.jailer import EXIT_MEMORY, MESSAGE_BYTES, Answer, Ended, Ready, Request
+from scanner.decoding.fork_server import START_TIMEOUT_S, ForkServer
+from scanner.decoding.isolation import Limits
+from scanner.decoding.jail_report import JailReport
+from scanner.decoding.jailer import EXIT_MEMORY, MESSAGE_BYTES, Answer, Ended, Request
 from scanner.errors import DecoderFailed, Internal, NoJail, by_code
 from scanner.settings import Settings
 
@@ -44,74 +43,9 @@ TASKS: Mapping[str, str] = {
 }
 """Everything that production may run in the jail: name -> module:function."""
 
-_SERVER_MODULE = "scanner.decoding.jailer"
 _PROBE, _PROBE_TARGET = "probe", "scanner.decoding.jailer:probe"
-_START_TIMEOUT_S = 30.0  # imports 0.4 s warm; a cold disk is slower
 _ANSWER_BYTES = 4_000_000
 _SELF_TEST_MEMORY_BYTES = 1_000_000_000
-_KEPT_ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "LC_ALL": "C.UTF-8",
-    "PYTHONSAFEPATH": "1",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large blocks in huge pages: a quarter fewer faults in Pillow's jobs
-}
-
-
-@dataclass(frozen=True)
-class JailReport:
-    """What the start-up self-test found, from inside a child; `ok` when nothing that it tried got through."""
-
-    walls: Walls
-    network_blocked: bool
-    files_blocked: bool
-    memory_blocked: bool
-    processes_blocked: bool
-
-    @property
-    def ok(self) -> bool:
-        """Whether a decoder that is broken into reaches nothing here."""
-        return self.network_blocked and self.files_blocked and self.memory_blocked and self.processes_blocked
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """One line per wall and per attempt, for `laescan doctor`."""
-        walls = {
-            "own network, IPC and mount namespaces": self.walls.network_namespace,
-            "own user namespace": self.walls.user_namespace,
-            "empty root folder": self.walls.empty_root,
-            "own process namespace per job": self.walls.process_namespace,
-            "system-call filter": self.walls.seccomp,
-        }
-        tried = {
-            "connect to loopback": self.network_blocked,
-            "open a file": self.files_blocked,
-            "allocate beyond the limit": self.memory_blocked,
-            "start a process": self.processes_blocked,
-        }
-        return (
-            *(f"{name}: {'yes' if there else 'no'}" for name, there in walls.items()),
-            *(f"decoder tried to {name}: {'stopped' if held else 'GOT THROUGH'}" for name, held in tried.items()),
-            *(
-                ()
-                if self.ok
-                else ("decoders run with limits of memory, CPU and time only; allow user namespaces to isolate them",)
-            ),
-        )
-
-
-@dataclass(frozen=True)
-class _ForkServer:
-    process: subprocess.Popen[bytes]
-    control: socket.socket
-    walls: Walls
-    owner_pid: int
-    folder: int | None = None  # for payloads; see isolation.huge_folder
-
-    @property
-    def is_ours(self) -> bool:
-        """Alive, and not our parent's: a forked copy of us must not talk on our parent's socket."""
-        return self.owner_pid == os.getpid() and self.process.poll() is None
 
 
 class Jail:
@@ -127,7 +61,7 @@ class Jail:
         self._tasks = {**tasks, _PROBE: _PROBE_TARGET}
         self._home = _module(next(iter(self._tasks.values())))  # whose server the self-test uses
         self._lock = threading.Lock()
-        self._servers: dict[str, _ForkServer] = {}  # by module
+        self._servers: dict[str, ForkServer] = {}  # by module
         self._report: JailReport | None = None
 
     def __enter__(self) -> Self:
@@ -156,10 +90,10 @@ class Jail:
         """Kill the servers and with them all children; a later `run` would start them again."""
         with self._lock:
             while self._servers:
-                _stop(self._servers.popitem()[1])
+                self._servers.popitem()[1].stop()
 
     @property
-    def _server(self) -> _ForkServer | None:
+    def _server(self) -> ForkServer | None:
         """The server that the self-test used."""
         return self._servers.get(self._home)
 
@@ -209,7 +143,7 @@ class Jail:
                     socket.send_fds(server.control, [request], descriptors)
                 except OSError as error:
                     log.warning("the decoder's fork server is gone (%s); starting another", error)
-                    _stop(self._servers.pop(home))
+                    self._servers.pop(home).stop()
                     if last_try:
                         msg = "the decoder's fork server does not stay up; see the log"
                         raise NoJail(msg) from error
@@ -228,16 +162,18 @@ class Jail:
                     return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=server.folder)
         return os.memfd_create("laescan-payload")
 
-    def _living(self, home: str) -> _ForkServer:
+    def _living(self, home: str) -> ForkServer:
         """The server of a module, started where there is none; raises NoJail when it cannot have the tested walls."""
         server = self._servers.get(home)
         if server is not None and not server.is_ours:
-            _stop(self._servers.pop(home))
+            self._servers.pop(home).stop()
             server = None
         if server is None:
-            server = _start({n: t for n, t in self._tasks.items() if _module(t) in {home, _module(_PROBE_TARGET)}})
+            server = ForkServer.start(
+                {n: t for n, t in self._tasks.items() if _module(t) in {home, _module(_PROBE_TARGET)}}
+            )
             if self._report is not None and self._settings.require_jail and server.walls != self._report.walls:
-                _stop(server)
+                server.stop()
                 msg = "this machine isolated one decoder, but not the next; see `laescan doctor`"
                 raise NoJail(msg)
             self._servers[home] = server
@@ -258,7 +194,7 @@ class Jail:
                 "memory_bytes": _SELF_TEST_MEMORY_BYTES + 1,
             }
             found, _ = self.run(
-                _PROBE, readable.fileno(), options, timeout_s=_START_TIMEOUT_S, memory_bytes=_SELF_TEST_MEMORY_BYTES
+                _PROBE, readable.fileno(), options, timeout_s=START_TIMEOUT_S, memory_bytes=_SELF_TEST_MEMORY_BYTES
             )
             listener.settimeout(0)
             with contextlib.suppress(BlockingIOError):
@@ -276,50 +212,6 @@ class Jail:
 
 def _module(target: str) -> str:
     return target.partition(":")[0]
-
-
-def _start(tasks: Mapping[str, str]) -> _ForkServer:
-    """Start a fork server and wait until it has imported everything and shut itself in; raises NoJail."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    errors = os.memfd_create("laescan-jailer-errors")
-    environment = {**_KEPT_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    named = [f"{name}={target}" for name, target in tasks.items()]
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", _SERVER_MODULE, str(theirs.fileno()), *named],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,  # a Ctrl-C in the terminal is for the parent
-        )
-        theirs.close()
-        ours.settimeout(_START_TIMEOUT_S)
-        try:
-            data, folders, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 1)
-        except TimeoutError:
-            data, folders = b"", []
-        ours.settimeout(None)
-        if not data:
-            _stop(_ForkServer(process, ours, Walls(), os.getpid()))
-            words = os.pread(errors, 4000, max(0, os.fstat(errors).st_size - 4000)).decode(errors="replace")
-            msg = f"the decoder's fork server did not start: {words.strip() or 'no word from it'}"
-            raise NoJail(msg)
-    finally:
-        os.close(errors)
-    walls = msgspec.msgpack.decode(data, type=Ready).walls
-    return _ForkServer(process, ours, walls, os.getpid(), folders[0] if folders else None)
-
-
-def _stop(server: _ForkServer) -> None:
-    """Close its socket, kill it, bury it; its children are killed by the kernel with it."""
-    server.control.close()
-    if server.folder is not None:
-        os.close(server.folder)
-    if server.owner_pid == os.getpid():
-        server.process.kill()
-        server.process.wait()
 
 
 def _kept(stack: contextlib.ExitStack, descriptor: int) -> int:
