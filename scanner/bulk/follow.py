@@ -61,7 +61,7 @@ def _entry(row: int, line: str, column: str | None) -> Entry:
         return Entry(row, line.replace("\0", "\\0"))
     try:
         cells = msgspec.json.decode(line, type=dict[str, object])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         return Entry(row, line[:200], fault=f"row {row} is no JSON object ({error})")
     name = column or next((name for name in NAMES if name in cells), "url")
     source = cells.pop(name, None)

@@ -281,7 +281,7 @@ def _objects(lines: Iterable[str]) -> Iterator[_Cells]:
         row += 1
         try:
             yield row, msgspec.json.decode(line, type=dict[str, object] | str), ""
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             yield row, line.strip()[:200], f"row {row} is neither a JSON object nor a string ({error})"
 
 

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from scanner.cache import alike
 from scanner.cache.bands import Bands
 from scanner.cache.fingerprint import FACE_MARGIN, FACE_PX, THUMB_PX, Box, Look, pack, unpack
-from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S, VerdictCache
+from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S, VerdictCache, decoded
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class NearTier:
 
     async def _compare(self, look: Look, data: bytes) -> float:
         try:
-            return difference(look, _ROOT.decode(data))
+            return difference(look, decoded(_ROOT, data))
         except ValueError as error:
             log.warning("a corrupt picture in the near tier is no match: %s", error)
             await self._cache.count("corrupt:n")

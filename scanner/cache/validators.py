@@ -49,7 +49,7 @@ def _is_settled(changed: str, now: str | None) -> bool:
         return False
     try:
         sent, last = (_aware(parsedate_to_datetime(text)) for text in (now, changed))
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year or a zone of twenty digits
         return False
     return (sent - last).total_seconds() >= SETTLED_S
 

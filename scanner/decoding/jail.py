@@ -268,7 +268,7 @@ def _read(answer: int) -> dict[str, Any]:
     """The task's answer; raises the ScanError that it left instead."""
     try:
         found = msgspec.msgpack.decode(os.pread(answer, _ANSWER_BYTES, 0), type=Answer)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         msg = "the decoder left no answer that can be read; the file is broken, or made to break decoders"
         raise DecoderFailed(msg) from error
     if found.code:

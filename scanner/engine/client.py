@@ -205,7 +205,7 @@ def _heard(connection: socket.socket) -> tuple[wire.Answer | None, memoryview | 
     memory = None if descriptor is None else wire.mapped(descriptor, wire.SEEN_BYTES)
     try:
         return (msgspec.msgpack.decode(data, type=wire.Answer) if data else None), memory
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         msg = f"an answer that makes no sense ({error})"
         raise wire.WireError(msg) from error
 

@@ -158,7 +158,7 @@ class Engine:
             else:
                 taken, descriptor = descriptor, None
                 self._admit(connection, request, taken)
-        except (wire.WireError, msgspec.MsgspecError) as error:
+        except (wire.WireError, msgspec.MsgspecError, RecursionError) as error:
             words = str(error)  # a log that kept the error would keep its trace, and so what was sent
             log.warning("refused a request: %s", words)
             self._answer(connection, wire.Refused(Internal.code, f"the engine cannot read this request: {words}"))

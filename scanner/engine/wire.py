@@ -251,7 +251,7 @@ def unpacked_tiles(memory: memoryview) -> list[SeenTile]:
     try:
         wire = msgspec.msgpack.decode(memory, type=list[tuple[float, bytes]])
         return [SeenTile(raw, _square(attention)) for raw, attention in wire]
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         msg = f"tiles that make no sense ({error})"
         raise WireError(msg) from error
 
@@ -261,7 +261,7 @@ def unpacked_faces(memory: memoryview) -> list[list[SeenFace]]:
     try:
         wire = msgspec.msgpack.decode(memory, type=list[list[_WireFace]])
         return [[_from_wire(one) for one in of_frame] for of_frame in wire]
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         msg = f"faces that make no sense ({error})"
         raise WireError(msg) from error
 

@@ -24,8 +24,10 @@ from yarl import URL
 from scanner import errors
 from scanner.cache.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.fetching.body import PIECE_BYTES, SAVE, Body, IsPage, Progress, decoder
+from scanner.fetching.egress import refused_by_proxy
 from scanner.fetching.pace import Pace
 from scanner.fetching.page import fetch_page
+from scanner.fetching.proxy import OWN_ANSWER
 from scanner.fetching.web import Web, new_session
 from scanner.settings import Settings
 
@@ -154,11 +156,10 @@ def parse_url(text: str, settings: Settings) -> URL:
         raise errors.BadSource(msg)
     try:
         url = URL(text)
-        port = url.port
-    except ValueError as error:
-        msg = f"not a URL: {error}"
-        raise errors.BadSource(msg) from None
-    if url.scheme not in {"http", "https"} or not url.host or not port or re.search(r"[\x00-\x20\x7f]", text):
+        is_whole = url.scheme in {"http", "https"} and bool(url.host) and bool(url.port)  # each may raise
+    except ValueError:  # whose words may quote a part of the URL, a password among them
+        is_whole = False
+    if not is_whole or re.search(r"[\x00-\x20\x7f]", text):
         msg = f"not an http or https URL; check it, or {SAVE}"
         raise errors.BadSource(msg)
     if "youtubedl" in url.fragment:  # yt-dlp's own way to pass options along (CVE-2023-46121)
@@ -233,6 +234,8 @@ async def _download(
     except aiohttp.InvalidURL:
         msg = f"not a URL that we can ask for; write the host in the common way, or {SAVE}"
         raise errors.BadSource(msg) from None
+    except aiohttp.ClientHttpProxyError as error:
+        raise refused_by_proxy(error.status) from None
     except (aiohttp.ClientResponseError, aiohttp.http_exceptions.HttpProcessingError) as error:
         msg = f"the server's answer is not HTTP that we understand; open it in a browser, then {SAVE}"
         raise errors.SourceFailed(msg) from error
@@ -265,6 +268,8 @@ async def _follow(
         async with asyncio.timeout(settings.connect_timeout_s + settings.first_byte_timeout_s):
             response = await session.get(url, allow_redirects=False, headers=known.headers())
         async with response:
+            if settings.egress_proxy and OWN_ANSWER in response.headers:
+                raise refused_by_proxy(response.status)
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 if response.status == 304 and known.headers():
                     raise NotModified
@@ -325,7 +330,7 @@ def parse_retry_after(text: str | None) -> float | None:
         return float(text[:12])
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year or a zone of twenty digits
         return None
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 

@@ -9,6 +9,7 @@ The worker's half (leases) is `lease`, the steps and the keys are in `ledger.lua
 import asyncio
 import contextlib
 import hashlib
+import logging
 import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from redis.exceptions import RedisError
 from scanner.contract import Failure, Outcome, QueueName, ScanRequest, ScanRow, ScanState
 from scanner.errors import Cancelled, KeyReused, ScanError
 from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
 
 QUEUES: Final[tuple[QueueName, ...]] = get_args(QueueName)
 STEPS: Final = resources.files("scanner.service").joinpath("ledger.lua").read_text("utf-8")
@@ -208,9 +211,17 @@ def _lost(request: ScanRequest, id_: str) -> ScanRow:
 
 
 def _row(id_: str, found: Mapping[bytes, bytes], position: int | None) -> ScanRow | None:
+    """The row; None when there is none, or none that can be read: it must not take those that are asked for with it."""
     if b"state" not in found:
         return None
+    try:
+        return _read_row(id_, found, position)
+    except (KeyError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        log.error("the row of scan %s is damaged and counts as lost: %s", id_, type(error).__name__)  # noqa: TRY400 - what is in it is not for a log
+        return None
 
+
+def _read_row(id_: str, found: Mapping[bytes, bytes], position: int | None) -> ScanRow:
     def seconds(name: bytes) -> float | None:
         return int(found[name]) / 1000 if name in found else None
 
