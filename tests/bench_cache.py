@@ -199,7 +199,7 @@ async def measure_looks(client: redis.asyncio.Redis) -> None:
     near, sizes = NearTier(client, VerdictCache(client)), []
     for number, path in enumerate(sorted((Path(__file__).parent / "media").glob("*_[123].jpg"))):
         with Image.open(path) as picture:
-            look = Look.of(np.asarray(picture.convert("RGB")))
+            look = Look(np.asarray(picture.convert("RGB")))
         await near.add(f"{number:064x}", look, [(0.3, 0.25, 0.7, 0.75)])
         sizes.append(await client.memory_usage(_key(look.perceptual_hash)))
     print(f"a scanned picture with one face: {statistics.mean(sizes):,.0f} bytes ({len(sizes)} portraits)")

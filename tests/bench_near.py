@@ -105,14 +105,14 @@ def subjects(count: int, *, train: bool) -> Iterator[Subject]:
     paths += sorted((DATA / "natural" / ("train" if train else "val")).glob("*.jpg"))
     for index in np.random.default_rng(0).permutation(len(paths))[:count]:
         frame = np.ascontiguousarray(read(paths[index]))
-        faces, look = detector.detect([frame])[0], Look.of(frame)
+        faces, look = detector.detect([frame])[0], Look(frame)
         boxes = [tuple(np.array(face.box) / (frame.shape[1::-1] * 2)) for face in faces]
         yield Subject(paths[index], frame, faces[0] if faces else None, look, Root.of(look, boxes))
 
 
 def answer(subject: Subject, frame: Pixels) -> tuple[int, float]:
     """The query's distance to the scanned picture in bits, and its difference, infinite when it is not nominated."""
-    look = Look.of(frame)
+    look = Look(frame)
     distance = (look.perceptual_hash ^ subject.look.perceptual_hash).bit_count()
     nominated = distance <= RADIUS and is_comparable(look)
     return distance, difference(look, subject.root) if nominated else np.inf

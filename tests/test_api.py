@@ -426,7 +426,8 @@ def test_lookups_of_the_same_moment_are_one_round_trip_and_are_not_mixed_up(serv
 def test_a_perceptual_hash_nominates_with_its_distance(serve):
     async def test(api):
         picture = np.random.default_rng(3).integers(0, 255, (6, 8, 3), np.uint8)
-        look = Look(Image.fromarray(picture).resize((640, 480), Image.Resampling.BICUBIC))
+        large = Image.fromarray(picture).resize((640, 480), Image.Resampling.BICUBIC)
+        look = Look(np.asarray(large))
         await remember(api)
         await NearTier(api.service.redis, api.service.cache).add(FORGED.media.sha256, look, [])
         code = look.perceptual_hash

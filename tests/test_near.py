@@ -59,7 +59,7 @@ def resized(picture, factor):
 
 
 def look(picture):
-    return Look.of(np.asarray(picture))
+    return Look(np.asarray(picture))
 
 
 REENCODED = {

@@ -100,9 +100,9 @@ class RunMemory:
 
 
 def _hash(decoded: "Decoded") -> str:
-    from scanner.cache.fingerprint import Look  # noqa: PLC0415 - imagehash and scipy: half a second, for nothing with --no-hash
+    from scanner.cache.phash import perceptual_hash  # noqa: PLC0415 - imagehash: for nothing with --no-hash
 
-    return f"{Look.of(decoded.frames[0].pixels).perceptual_hash:064x}"
+    return f"{perceptual_hash(decoded.frames[0].pixels):064x}"
 
 
 def _verdict_of(result: Result) -> Verdict:

@@ -1,7 +1,7 @@
 """Decoded frames in; what a picture is recognised by out: an exact digest, a perceptual hash, and its look.
 
     pixel_digest      sha256 over size, place and pixels of every frame: same digest, same verdict
-    perceptual_hash   256 bits of a 512x512 canonical copy: nominates what may be the same picture, proves nothing
+    perceptual_hash   256 bits (`scanner.cache.phash`): nominates what may be the same picture, proves nothing
     thumbnail, crop   256x256 and 112x112 YCbCr, the pixels that are compared before anything is believed
 
 One reason: every copy of a picture must be reduced by the very same arithmetic, here, never by the client.
@@ -11,13 +11,12 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
 
-import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from scanner.cache.phash import CANONICAL_PX, perceptual_hash
 from scanner.decoding.decode import Decoded
 
 Pixels = npt.NDArray[np.uint8]
@@ -25,8 +24,7 @@ Box = tuple[float, float, float, float]
 
 SCHEME = b"pixels/1"
 """Part of every pixel digest: change it with the decoder, when equal bytes may decode to other pixels."""
-CANONICAL_PX, THUMB_PX, FACE_PX = 512, 256, 112
-HASH_SIDE = 16  # 16 x 16 = 256 bits
+THUMB_PX, FACE_PX = 256, 112
 FACE_MARGIN = 0.15
 """How far a face crop reaches beyond the face's box, in box sides: hair line, ears and chin are forged too."""
 STORED_QUALITY = 85
@@ -51,32 +49,32 @@ def pixel_digest(decoded: Decoded) -> str:
 class Look:
     """One still picture as copies of it are compared."""
 
-    picture: Image.Image = field(repr=False)  # mode RGB, full size
-
-    @classmethod
-    def of(cls, pixels: Pixels) -> Self:
-        """From pixels (H, W, 3) uint8 RGB."""
-        return cls(Image.fromarray(np.ascontiguousarray(pixels)))
+    pixels: Pixels = field(repr=False)  # (H, W, 3) RGB, full size
 
     @property
     def width(self) -> int:
         """Pixels."""
-        return self.picture.width
+        return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
         """Pixels."""
-        return self.picture.height
+        return int(self.pixels.shape[0])
+
+    @cached_property
+    def picture(self) -> Image.Image:
+        """The same, as Pillow has it."""
+        return Image.fromarray(np.ascontiguousarray(self.pixels))
 
     @cached_property
     def canonical(self) -> Image.Image:
-        """The picture squeezed into 512x512: so a quarter-size copy moves 10 bits and not 34 (hashcache.md §3)."""
+        """The picture squeezed into 512x512."""
         return self.picture.resize((CANONICAL_PX, CANONICAL_PX), Image.Resampling.BICUBIC, reducing_gap=3.0)
 
     @cached_property
     def perceptual_hash(self) -> int:
-        """256 bits as a number; bit by bit the same as `str(imagehash.phash(canonical, 16))` in hex."""
-        return int(str(imagehash.phash(self.canonical, hash_size=HASH_SIDE)), 16)
+        """256 bits as a number; see `scanner.cache.phash`."""
+        return perceptual_hash(self.pixels)
 
     @cached_property
     def thumbnail(self) -> Pixels:
@@ -120,6 +118,6 @@ def unpack(data: bytes, side_px: int) -> Pixels:
                 raise ValueError(msg)
             picture.draft("YCbCr", picture.size)  # what is stored, not what it would look like in RGB
             return np.asarray(picture.convert("YCbCr"))
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # how Pillow says so
         msg = f"not a JPEG picture: {error}"
         raise ValueError(msg) from error

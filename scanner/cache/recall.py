@@ -217,7 +217,7 @@ def _relative(face: FaceEvidence, verdict: Verdict) -> Box:
 
 
 def _print_of(decoded: Decoded) -> _Print:
-    look = Look.of(decoded.frames[0].pixels) if decoded.kind == "image" else None
+    look = Look(decoded.frames[0].pixels) if decoded.kind == "image" else None
     if look is not None:
         look.perceptual_hash, look.thumbnail  # noqa: B018 - computed here, in the thread
     return _Print(pixel_digest(decoded), look)
