@@ -18,11 +18,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from scanner.decoding import fork_server, isolation, jail, jailer, seccomp
+from scanner.decoding import fork_server, isolation, jail, jailer
 from scanner.decoding.jail import Jail
 from scanner.decoding.jail_report import JailReport
 from scanner.errors import DecoderFailed, Internal, NoJail, TooManyPixels
 from scanner.settings import Settings
+from scanner.walls import seccomp
 
 TASKS = {
     name: f"jail_tasks:{name}"

@@ -1,47 +1,30 @@
 """What a process gives up before it touches a stranger's bytes: network, files, privileges, memory, time.
 
 In: nothing but the running process. Out: `enter_walls()` for the fork server, `lock_down()` for each of its children.
-One reason: these few Linux calls have no wrapper in the standard library of Python 3.11, and belong in one place.
+One reason: the order of these steps decides whether they hold, and it is read here, apart from what is done in them.
 
-Sources: namespaces(7), user_namespaces(7), pivot_root(2) NOTES, prctl(2), setrlimit(2), seccomp(2).
+Sources: namespaces(7), user_namespaces(7), setrlimit(2); the calls themselves are in `scanner.walls.kernel`.
 """
 
 import contextlib
 import ctypes
-import errno
 import os
-import platform
 import resource
 import select
 from pathlib import Path
 
 import msgspec
 
-from scanner.decoding.seccomp import filter_program
+from scanner.walls import kernel
+from scanner.walls.seccomp import filter_program
 
-_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
-_CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-_SPACES = _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWNET | _CLONE_NEWPID
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 1, 2, 4, 8, 32
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
-_MNT_DETACH = 2
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-_SECCOMP_MODE_FILTER = 2
+_SPACES = kernel.NEWNS | kernel.NEWUTS | kernel.NEWIPC | kernel.NEWNET | kernel.NEWPID
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # Linux 5.2, on all machines
-_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE, _CLOEXEC, _MOUNT_ATTR_SAFE = (
-    1,
-    6,
-    1,
-    2 | 4 | 8,
-)  # no suid, devices, programs
-_SIGKILL = 9
-_CAPABILITY_VERSION_3 = 0x20080522
-_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}  # no wrapper in glibc
+_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE, _CLOEXEC = 1, 6, 1
 _NOBODY = 65534
 _MAX_THREADS = 256  # of one user, all jobs together where the children are nobody; a bomb also meets the memory limit
 _MAX_OPEN_FILES = 16  # 0, 1, 2, the input, the payload, the answer, and a few copies
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _filter = filter_program()
 
 
@@ -62,21 +45,6 @@ class Limits(msgspec.Struct, frozen=True):
     memory_bytes: int
     payload_bytes: int
     cpu_s: int
-
-
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
-
-
-def _call(name: str, *arguments: object) -> None:
-    """Call libc; raises OSError with the errno of the call."""
-    if getattr(_libc, name)(*arguments) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
-
-
-def _prctl(option: int, value: int, pointer: object = None) -> None:
-    _call("prctl", option, ctypes.c_ulong(value), pointer, ctypes.c_ulong(0), ctypes.c_ulong(0))
 
 
 def enter_walls() -> tuple[Walls, int | None]:
@@ -102,35 +70,17 @@ def enter_walls() -> tuple[Walls, int | None]:
 
 def _unshare() -> bool | None:
     """New network, mount, process and IPC spaces; True = by a user namespace, False = as root, None = forbidden."""
-    uid, gid = os.geteuid(), os.getegid()
-    for user in (0, _CLONE_NEWUSER) if uid == 0 else (_CLONE_NEWUSER,):
-        try:
-            _call("unshare", _SPACES | user)
-        except OSError:
-            continue
-        if user:
-            Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-            Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1", encoding="ascii")
-            Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1", encoding="ascii")
-        return bool(user)
+    for user in (0, kernel.NEWUSER) if os.geteuid() == 0 else (kernel.NEWUSER,):
+        with contextlib.suppress(OSError):
+            kernel.unshare(_SPACES | user)
+            return bool(user)
     return None
 
 
 def _empty_root() -> bool:
     """Make `/` an empty read-only tmpfs: what is not open by now cannot be opened any more."""
-    target = os.fsencode(Path(os.__file__).parent)  # any folder that surely exists; covered in our own mount space only
-    safe = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     try:
-        _call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
-        _call("mount", b"tmpfs", target, b"tmpfs", ctypes.c_ulong(safe), b"size=4k,mode=555")
-        os.chdir(target)
-        try:
-            _call("syscall", _PIVOT_ROOT.get(platform.machine(), -1), b".", b".")
-            _call("umount2", b".", _MNT_DETACH)
-        except OSError:  # the root of an initramfs cannot be pivoted
-            os.chroot(".")
-        os.chdir("/")
-        _call("mount", None, b"/", None, ctypes.c_ulong(_MS_REMOUNT | _MS_RDONLY | safe), None)
+        kernel.new_root(os.fsencode(Path(os.__file__).parent))
     except OSError:
         return False
     return True
@@ -147,7 +97,7 @@ def _become_first() -> None:
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.waitpid(pid, 0)
         os._exit(0)
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    kernel.die_with_parent()
     if is_dead(outer):
         os._exit(1)
     os.close(outer)
@@ -165,9 +115,9 @@ def huge_folder() -> int | None:
         return None
     try:
         for key, value in ((b"huge", b"within_size"), (b"size", b"0"), (b"mode", b"700")):  # 0: limited per file
-            _call("syscall", _FSCONFIG, plan, _FSCONFIG_SET_STRING, key, value, 0)
-        _call("syscall", _FSCONFIG, plan, _FSCONFIG_CMD_CREATE, None, None, 0)
-        return _descriptor(_FSMOUNT, plan, _CLOEXEC, _MOUNT_ATTR_SAFE)
+            kernel.call("syscall", _FSCONFIG, plan, _FSCONFIG_SET_STRING, key, value, 0)
+        kernel.call("syscall", _FSCONFIG, plan, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return _descriptor(_FSMOUNT, plan, _CLOEXEC, kernel.SAFE_MOUNT)
     except OSError:
         return None
     finally:
@@ -176,7 +126,7 @@ def huge_folder() -> int | None:
 
 def _descriptor(*arguments: object) -> int:
     """What a system call opens; raises OSError."""
-    descriptor: int = _libc.syscall(*arguments)
+    descriptor: int = kernel.libc.syscall(*arguments)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "syscall")
     return descriptor
@@ -208,13 +158,13 @@ def _own_pid_space() -> int | None:
 def next_child_alone(own_pid_space: int | None) -> None:
     """Make the next fork the first process of a space of its own: it sees nobody, and its brood dies with it."""
     if own_pid_space is not None:
-        _call("unshare", _CLONE_NEWPID)
+        kernel.call("unshare", kernel.NEWPID)
 
 
 def next_child_beside(own_pid_space: int | None) -> None:
     """Undo `next_child_alone` after the fork, so that it can be asked for again."""
     if own_pid_space is not None:
-        _call("setns", own_pid_space, _CLONE_NEWPID)
+        kernel.call("setns", own_pid_space, kernel.NEWPID)
 
 
 def lock_down(limits: Limits) -> None:
@@ -225,24 +175,11 @@ def lock_down(limits: Limits) -> None:
             os.setgroups([])
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    _drop_capabilities()
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)  # after the change of user, which clears it
-    _prctl(_PR_SET_DUMPABLE, 0)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    kernel.renounce()
+    kernel.die_with_parent()  # after the change of user, which clears it
     _set_limits(limits)
     if _filter is not None:
-        program = _Program(len(_filter) // 8, _filter)
-        _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program))
-
-
-def _drop_capabilities() -> None:
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    nothing = (ctypes.c_uint32 * 6)()
-    try:
-        _call("capset", ctypes.byref(header), ctypes.byref(nothing))
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise
+        kernel.filter_calls(_filter)
 
 
 def _set_limits(limits: Limits) -> None:
