@@ -8,6 +8,7 @@ An unknown `LAESCAN_*` name is an error, because a typo that is silently ignored
 from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -68,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Ports that may be reached; ports in `allow_networks` are not restricted."""
     max_connections: Positive = 64
     """Most connections one video-page job may open through the egress proxy."""
+    egress_proxy: str = ""
+    """The only way out of an internal-only network: http://laescan:PASSWORD@HOST:PORT; empty = dial ourselves."""
     require_jail: bool = True
     """Refuse to decode when this machine cannot isolate the decoder (namespaces forbidden)."""
     user_agent: str = "laescan/0.1 (+https://github.com/laescan/laescan)"
@@ -130,6 +133,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Longest time that one attempt at a scan may take, from the first byte to the verdict."""
     outcome_ttl_s: PositiveSeconds = 86_400.0
     """How long the outcome of a scan can be asked for by its id."""
+    feedback_ttl_s: Annotated[int, Meta(ge=1, le=31_536_000)] = 7_776_000
+    """How long a report that a verdict is wrong is kept."""
     url_fresh_s: PositiveSeconds = 300.0
     """How long the verdict on a URL is given again without asking its server whether it changed."""
     near_labels: tuple[Literal["manipulated", "inconclusive", "authentic", "no_face"], ...] = (
@@ -143,6 +148,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What is logged on stderr; empty = info by the parts of the service, warning by other commands."""
 
     def __post_init__(self) -> None:
+        if self.egress_proxy:
+            _check_door(self.egress_proxy)
         for network in self.allow_networks:
             try:
                 ip_network(network)
@@ -171,3 +178,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         except msgspec.ValidationError as error:
             msg = f"bad setting: {error}"
             raise SettingsError(msg) from error
+
+
+def _check_door(url: str) -> None:
+    """Raise ValueError, without the password in its words."""
+    try:
+        parts = urlsplit(url)
+        complete = bool(parts.hostname and parts.port and parts.username == "laescan" and parts.password)
+    except ValueError:
+        complete = False
+    if not complete or parts.scheme != "http":
+        msg = "egress_proxy: write http://laescan:PASSWORD@HOST:PORT, as `python -m scanner.fetching.gateway` has it"
+        raise ValueError(msg)

@@ -7,21 +7,24 @@ the socket is the only place that knows where it goes.
     AddressPolicy        which (address, port) pairs are allowed
     checked_connector    aiohttp connections under a policy: every hop, IP literals included
     dial                 one plain connection under a policy (the filtering proxy uses it)
+    dial_through         one through the proxy that an internal-only network has as its only door, which checks
 """
 
 import asyncio
+import base64
 import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self, cast
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from scanner.errors import BlockedAddress
+from scanner.errors import BlockedAddress, FetchError, Unreachable
 from scanner.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -247,3 +250,36 @@ async def dial(check: Callable[[str, int], None], host: str, port: int) -> socke
         else:
             return connection
     raise failure
+
+
+async def dial_through(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Have the proxy at http://USER:PASSWORD@HOST:PORT connect; raises BlockedAddress, else OSError or EOFError."""
+    parts = urlsplit(proxy)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        secret = base64.b64encode(f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()).decode()
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        writer.write(f"CONNECT {target} HTTP/1.1\r\nProxy-Authorization: Basic {secret}\r\n\r\n".encode())
+        _, status, *_ = (await reader.readuntil(b"\r\n\r\n")).split()
+        _raise_refusal(int(status))
+    except BaseException:
+        writer.transport.abort()
+        raise
+    return reader, writer
+
+
+def _raise_refusal(status: int) -> None:
+    """As errors of the one who dials: OSError is what `dial` raises of a host that does not answer."""
+    if status == 200:
+        return
+    refusal = refused_by_proxy(status)
+    raise refusal if isinstance(refusal, BlockedAddress) else ConnectionRefusedError(str(refusal))
+
+
+def refused_by_proxy(status: int) -> FetchError:
+    """What it means for a scan that the proxy at our only door answered, instead of a server."""
+    if status == 403:
+        return BlockedAddress(_REFUSAL)
+    if status != 502:
+        logger.error("the egress proxy answered %d; is its password that of LAESCAN_EGRESS_PROXY?", status)
+    return Unreachable("no such host, or it does not answer; check the URL, or try again later")

@@ -59,7 +59,8 @@ async def _run(url: str, work: Path, settings: Settings, progress: Progress | No
         try:
             listener = await asyncio.to_thread(_receive_listener, ours)
             policy = AddressPolicy.from_settings(settings)
-            async with FilteringProxy(policy, Budget.from_settings(settings), listener=listener) as proxy:
+            budget = Budget.from_settings(settings)
+            async with FilteringProxy(policy, budget, listener=listener, outer=settings.egress_proxy) as proxy:
                 job = _job(url, work, proxy.url, settings)
                 with contextlib.suppress(ConnectionError):  # it died; reading finds that out
                     await asyncio.get_running_loop().sock_sendall(ours, json.dumps(job).encode() + b"\n")

@@ -10,8 +10,10 @@ import base64
 import contextlib
 import hmac
 import logging
+import math
 import secrets
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,7 +22,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from scanner.errors import BlockedAddress
-from scanner.fetching.egress import AddressPolicy, dial
+from scanner.fetching.egress import AddressPolicy, dial, dial_through
 from scanner.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,17 +35,26 @@ _BLOCKED = "403 Forbidden"
 _UNAUTHORIZED = "407 Proxy Authentication Required"
 _SPENT = "429 Too Many Requests"
 _UNREACHABLE = "502 Bad Gateway"
-_HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-authorization", "proxy-connection", "te", "upgrade"})
+OWN_ANSWER = "Proxy-Status"
+"""The header (RFC 9209) that only our own answers have, so that a 403 of ours is told from a server's."""
+_HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-authorization", "proxy-connection", OWN_ANSWER.lower(), "te", "upgrade"}
+)
+_MOST_BLOCKED = 1_000  # remembered; a service lives long
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What one job may spend: connections asked for, bytes both ways, seconds since the proxy opened."""
+    """What one job may spend: connections asked for, bytes both ways, seconds since the proxy opened.
+
+    `connection_s` ends a single connection only: all that bounds the clients of a service, who are many jobs.
+    """
 
     connections: int
     bytes: int
     seconds: float
     connect_timeout_s: float = 5.0
+    connection_s: float = math.inf
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -53,6 +64,17 @@ class Budget:
             bytes=settings.max_video_bytes + settings.max_video_bytes // 10 + 10_000_000,
             seconds=settings.video_timeout_s,
             connect_timeout_s=settings.connect_timeout_s,
+        )
+
+    @classmethod
+    def of_service(cls, settings: Settings) -> Self:
+        """Bound connections, not their sum: each job's own proxy or fetch counts that."""
+        return cls(
+            connections=sys.maxsize,
+            bytes=sys.maxsize,
+            seconds=math.inf,
+            connect_timeout_s=settings.connect_timeout_s,
+            connection_s=settings.video_timeout_s + settings.image_timeout_s,
         )
 
 
@@ -67,11 +89,21 @@ class FilteringProxy:
     `exhausted` parts of the budget ("connections", "bytes", "seconds").
     """
 
-    def __init__(self, policy: AddressPolicy, budget: Budget, *, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        budget: Budget,
+        *,
+        listener: socket.socket | None = None,
+        password: str = "",
+        outer: str = "",
+    ) -> None:
+        """`outer` is the proxy through which it dials, where there is no other way out; it checks by its own policy."""
         self._policy = policy
         self._budget = budget
         self._listener = listener
-        self._password = secrets.token_urlsafe(24)
+        self._outer = outer
+        self._password = password or secrets.token_urlsafe(24)
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = 0
         self._deadline = 0.0
@@ -110,14 +142,16 @@ class FilteringProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(min(self._deadline, loop.time() + self._budget.connection_s)):
                 await self._answer(reader, writer)
         except _Refused as refusal:
-            head = f"HTTP/1.1 {refusal}\r\nContent-Length: 0\r\nConnection: close"
+            head = f"HTTP/1.1 {refusal}\r\n{OWN_ANSWER}: laescan\r\nContent-Length: 0\r\nConnection: close"
             writer.write(head.encode() + _END)
         except TimeoutError:
-            self.exhausted.add("seconds")
+            if loop.time() >= self._deadline:
+                self.exhausted.add("seconds")
         except (OSError, EOFError, asyncio.LimitOverrunError) as error:
             logger.debug("a proxied connection ended: %s", error)
         except asyncio.CancelledError:
@@ -154,17 +188,22 @@ class FilteringProxy:
         """Dial a checked address; a refusal is remembered, so that the job can say why it failed."""
         try:
             async with asyncio.timeout(self._budget.connect_timeout_s):
-                connection = await dial(self._check, host, port)
+                reader, writer = await self._dial(host, port)
         except BlockedAddress:
-            self.blocked.append(host)
+            if len(self.blocked) < _MOST_BLOCKED:
+                self.blocked.append(host)
             raise _Refused(_BLOCKED) from None
-        except (OSError, TimeoutError) as error:
+        except (OSError, EOFError, TimeoutError) as error:
             raise _Refused(_UNREACHABLE) from error
-        reader, writer = await asyncio.open_connection(sock=connection, limit=HEAD_BYTES)
         try:
             yield reader, writer
         finally:
             writer.transport.abort()
+
+    async def _dial(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._outer:
+            return await dial_through(self._outer, host, port)
+        return await asyncio.open_connection(sock=await dial(self._check, host, port), limit=HEAD_BYTES)
 
     @contextlib.asynccontextmanager
     async def _pumping(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[None]:

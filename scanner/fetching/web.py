@@ -19,9 +19,14 @@ MOST_PAGES: Final = 4
 
 
 def new_session(settings: Settings, *, keep: bool = False) -> aiohttp.ClientSession:
-    """A client that tells nothing about us but our name; `keep` its connections for a next request."""
+    """A client that tells nothing about us but our name; `keep` its connections for a next request.
+
+    Behind an egress proxy it dials that alone, which resolves and checks; a refusal is its answer (`refused_by_proxy`).
+    """
+    behind = aiohttp.TCPConnector(force_close=not keep, limit=0) if settings.egress_proxy else None
     return aiohttp.ClientSession(
-        connector=checked_connector(AddressPolicy.from_settings(settings), keep=keep),
+        connector=behind or checked_connector(AddressPolicy.from_settings(settings), keep=keep),
+        proxy=settings.egress_proxy or None,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={
             "User-Agent": settings.user_agent,
