@@ -43,8 +43,9 @@ fix: setup ## format and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: setup ## write the generated parts of README.md again
+docs: setup ## write again what is generated: parts of README.md, the schema, the extension's types
 	@$(BIN)/python tests/readme.py
+	@$(BIN)/python tests/generated.py
 
 bench: setup ## measure speed on this machine
 	@set -e; for bench in tests/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done

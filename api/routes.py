@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 from aiohttp import web
 
-from api import assets, batches, messages, scans, status, verdicts
+from api import assets, batches, messages, published, scans, status, verdicts
 from api.tokens import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -166,6 +166,13 @@ ENDPOINTS: Final = (
         refusals=("not_found", "invalid"),
         about="What is remembered of every file whose SHA-256 begins with these bits.\n\nSo the server does not "
         "learn which file is meant.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/schema",
+        published.schema,
+        {200: "application/schema+json"},
+        about="What an Outcome looks like, as JSON Schema.\n\nWithin a version properties are only added.",
     ),
     Endpoint("GET", "/healthz", status.healthz, {200: messages.Health}, about="Does this process answer?"),
     Endpoint(
