@@ -63,6 +63,16 @@ class Upload(Asked, frozen=True):
     file: Annotated[str, Meta(extra_json_schema={"format": "binary"}, description="A picture or a video.")]
 
 
+class SubmitFeedback(Asked, frozen=True):
+    """Tell that a verdict is wrong: what the medium is, as far as the sender knows, and anything else in words."""
+
+    expected: Annotated[
+        Literal["authentic", "manipulated", "other"],
+        Meta(description="What the label should have been; `other`: something else is wrong, as the note says."),
+    ]
+    note: Annotated[str, Meta(max_length=1_000)] = ""
+
+
 class LookUp(Asked, frozen=True):
     """Up to 1,000 keys; one row comes back for each, in the same order. Never scans."""
 
@@ -154,6 +164,20 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
             page=f"/#/scans/{row.id}",
         )
         return cls(**shown, links=links)
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True):
+    """A report that a verdict is wrong, beside what the verdict said. The medium itself is not kept."""
+
+    scan: str
+    created_s: float
+    expected: str
+    note: str
+    source: str
+    sha256: str
+    label: Label
+    score: float | None
+    model_id: str
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

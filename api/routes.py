@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 from aiohttp import web
 
-from api import assets, batches, messages, published, scans, status, verdicts
+from api import assets, batches, feedback, messages, published, scans, status, verdicts
 from api.tokens import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -104,6 +104,26 @@ ENDPOINTS: Final = (
         query=messages.OverlayQuery,
         refusals=("not_found", "invalid"),
         about="The picture, or a video's worst frame, with the evidence drawn on it.",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/scans/{id}/feedback",
+        feedback.submit,
+        {201: messages.Feedback},
+        SUBMIT,
+        body=messages.SubmitFeedback,
+        refusals=(*_TAKES, "not_found"),
+        about="Report that a verdict is wrong.\n\nOne report for each scan; a later one takes its place. It is kept "
+        "for LAESCAN_FEEDBACK_TTL_S, and `laescan feedback` lists it. The picture or video itself is not kept.",
+    ),
+    Endpoint(
+        "DELETE",
+        "/v1/scans/{id}/feedback",
+        feedback.withdraw,
+        {200: messages.Feedback},
+        SUBMIT,
+        refusals=("not_found",),
+        about="Take back the report on a verdict.",
     ),
     Endpoint(
         "POST",
