@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from scanner.contract import Label, Outcome, QueueName, ScanRow, ScanState, Thresholds, Verdict
+from scanner.contract import Known, Label, Outcome, QueueName, ScanRow, ScanState, Verdict
 
 MOST_KEYS = 1_000
 """Keys in one lookup."""
@@ -204,18 +204,6 @@ class Verdicts(msgspec.Struct, frozen=True):
     """What is remembered; empty when nothing is."""
 
     verdicts: list[Verdict]
-
-
-class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """The short form of a remembered verdict: all but the evidence."""
-
-    label: Label
-    score: float | None
-    reason: str
-    thresholds: Thresholds
-    sha256: str
-    model_id: str
-    age_s: float | None
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from api.errors import BadRequest, NotFound, QueueFull
 from api.messages import OverlayQuery, Scan, SubmitScan, WaitQuery
 from api.service import SERVICE, Service
 from api.uploads import receive
+from scanner.cache.urls import is_plain
 from scanner.contract import Outcome, QueueName, ScanRequest, ScanRow, Verdict
 from scanner.errors import BadSource, KeyReused
 from scanner.folders import spool_folder
@@ -205,6 +206,8 @@ async def claim_key(request: web.Request, body: bytes) -> str | None:
 
 def clean_url(text: str, settings: Settings) -> str:
     """A URL that a worker would fetch, in the form in which it is asked for; raises BadSource."""
+    if len(text) <= settings.max_url_bytes and is_plain(text):
+        return text
     try:
         url = URL(text)
         fits = url.scheme in {"http", "https"} and bool(url.host) and bool(url.port) and not CONTROL.search(text)

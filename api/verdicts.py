@@ -13,7 +13,7 @@ from api.access import caller_key
 from api.alike import alike
 from api.bodies import BATCH_BYTES, answer, read_json, read_query
 from api.errors import Invalid, NotFound
-from api.messages import Found, Known, LookedUp, LookUp, PrefixMatches, PrefixRow, VerdictQuery, Verdicts
+from api.messages import Found, LookedUp, LookUp, PrefixMatches, PrefixRow, VerdictQuery, Verdicts
 from api.scans import clean_url
 from api.service import SERVICE, Service
 from scanner.contract import Verdict
@@ -55,11 +55,8 @@ async def many(request: web.Request) -> web.Response:
     model_id = await service.lookups.model_id()
     if model_id is None:
         return answer(LookedUp([Found(key=key) for key in asked.keys]))
-    found = await service.cache.look_up_many(asked.keys, tenant=tenant, model_id=model_id)
-    pairs = zip(asked.keys, found, strict=True)
-    return answer(
-        LookedUp([Found(key=key, known=None if verdict is None else _known(verdict)) for key, verdict in pairs])
-    )
+    found = await service.cache.gists(asked.keys, tenant=tenant, model_id=model_id)
+    return answer(LookedUp([Found(key=key, known=known) for key, known in zip(asked.keys, found, strict=True)]))
 
 
 async def prefix(request: web.Request) -> web.Response:
@@ -74,18 +71,6 @@ async def prefix(request: web.Request) -> web.Response:
         found = [] if model_id is None else await service.cache.by_prefix(bits, model_id=model_id)
     except ValueError as error:
         raise Invalid(str(error)) from error
-    rows = [PrefixRow(sha256=sha256, known=_known(verdict)) for sha256, verdict in found]
+    rows = [PrefixRow(sha256=sha256, known=known) for sha256, known in found]
     headers = {"Cache-Control": f"private, max-age={KEEP_PREFIX_S}"}
     return answer(PrefixMatches(matches=rows, keep_s=KEEP_PREFIX_S), headers=headers)
-
-
-def _known(verdict: Verdict) -> Known:
-    return Known(
-        label=verdict.label,
-        score=verdict.score,
-        reason=verdict.reason,
-        thresholds=verdict.thresholds,
-        sha256=verdict.media.sha256,
-        model_id=verdict.model.model_id,
-        age_s=verdict.cache.age_s,
-    )

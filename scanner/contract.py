@@ -141,6 +141,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """The short form of a remembered verdict: all but the evidence."""
+
+    label: Label
+    score: float | None
+    reason: str
+    thresholds: Thresholds
+    sha256: str
+    model_id: str
+    age_s: float | None
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why there is no verdict; `code` is one of `scanner.errors`."""
 

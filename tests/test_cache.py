@@ -10,8 +10,9 @@ from redis_server import redis_in
 
 from scanner.cache import verdicts as cache_module
 from scanner.cache.buckets import Buckets
+from scanner.cache.urls import canonical_url
 from scanner.cache.validators import Validators
-from scanner.cache.verdicts import VerdictCache, canonical_url
+from scanner.cache.verdicts import VerdictCache
 from scanner.contract import CacheInfo, Label, ModelInfo
 from scanner.settings import Settings
 

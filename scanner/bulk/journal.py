@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS shown (key BLOB PRIMARY KEY, rank REAL, source TEXT, 
 
 def key_of(source: str) -> bytes:
     """The name of a source in the journal: URLs that a server cannot tell apart are one."""
-    from scanner.cache.verdicts import canonical_url  # noqa: PLC0415 - with redis, which a list that is done can do without
+    from scanner.cache.urls import canonical_url  # noqa: PLC0415 - with redis, which a list that is done can do without
 
     same = canonical_url(source) if "://" in source else source
     return hashlib.blake2b(same.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -14,20 +14,18 @@ An entry that cannot be read is a miss, counted and logged. Losing any key costs
 may evict; the ledger's must not.
 """
 
-import hashlib
 import logging
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from redis.asyncio import Redis
 
 from scanner.cache.buckets import Buckets
+from scanner.cache.urls import url_digest
 from scanner.cache.validators import NO_VALIDATORS, Validators
 from scanner.contract import CacheInfo, Known, Label, ModelInfo, Thresholds, Verdict
 from scanner.settings import Settings
@@ -42,8 +40,6 @@ PREFIX_BITS = 12  # 4,096 buckets: 244 digests in each at a million entries
 MAX_PREFIX_ANSWERS = 1_000
 _JUDGING = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_LABEL = "[a-z0-9-]{1,63}"
-_PLAIN = re.compile(rf"""https?://(?![^/]*xn--){_LABEL}(?:\.{_LABEL})*/[!"$->@-~]*(?:\?[!"$-~]+)?""")
 T = TypeVar("T")
 
 # Answers (first, verdict) for each key: a pointer begins with the sha256 under which the verdict is.
@@ -310,41 +306,13 @@ def is_sha256(text: str) -> bool:
     return _HEX.fullmatch(text) is not None
 
 
-def is_plain(url: str) -> bool:
-    """Whether it is its own canonical form and http, seen at a glance: 0.5 us, where reading its parts takes 10.
-
-    No port, credentials, fragment, capitals in the host, nor anything but ASCII. Most URLs are plain.
-    """
-    return _PLAIN.fullmatch(url) is not None
-
-
-def canonical_url(url: str) -> str:
-    """The URL as a server sees it: no fragment, no credentials, scheme and host in lower case.
-
-    Nothing else is touched: another order of parameters may be another picture.
-    """
-    if is_plain(url):
-        return url
-    try:
-        parts = urlsplit(url.strip())
-    except ValueError:
-        return url.strip()
-    host = parts.netloc.rpartition("@")[2].lower()
-    return parts._replace(scheme=parts.scheme.lower(), netloc=host, path=parts.path or "/", fragment="").geturl()
-
-
 def _raw(value: bytes | str) -> bytes:
     """What Redis answers, whose client may be one that decodes."""
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
-def _url_hash(url: str, tenant: str) -> str:
-    """One key for one tenant's URL; another tenant's key for the same URL cannot be guessed from it."""
-    return hashlib.sha256(f"{tenant}\0{canonical_url(url)}".encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def _url_key(url: str, tenant: str) -> str:
-    return f"{PREFIX}u:{_url_hash(url, tenant)}"
+    return f"{PREFIX}u:{url_digest(url, tenant)}"
 
 
 def _pixels_key(digest: str) -> str:
@@ -379,7 +347,7 @@ def _value_of(key: str, first: bytes | None, second: bytes | None, oldest_s: flo
 
 def _verdict_in(sha256: str, value: bytes, model_id: str, now: float) -> Verdict:
     """The verdict, if it is on the bytes and by the model that were asked for; raises ValueError if not."""
-    found = _REMEMBERED.decode(value)
+    found = decoded(_REMEMBERED, value)
     _insist(found.verdict, sha256, model_id)
     age_s = max(0.0, now - found.stored_s)
     return msgspec.structs.replace(found.verdict, cache=CacheInfo(kind="exact", age_s=age_s))
@@ -387,7 +355,7 @@ def _verdict_in(sha256: str, value: bytes, model_id: str, now: float) -> Verdict
 
 def _gist_in(sha256: str, value: bytes, model_id: str, now: float) -> Known:
     """As `_verdict_in`, its gist."""
-    found = _GIST.decode(value)
+    found = decoded(_GIST, value)
     gist = found.verdict
     _insist(gist, sha256, model_id)
     return Known(
@@ -407,8 +375,17 @@ def _insist(verdict: Verdict | _Gist, sha256: str, model_id: str) -> None:
         raise ValueError(msg)
 
 
-T = TypeVar("T")
+def decoded(decoder: "msgspec.msgpack.Decoder[T]", value: bytes) -> T:
+    """What is packed in a value; raises ValueError, for nesting without end, too."""
+    try:
+        return decoder.decode(value)
+    except RecursionError as error:
+        msg = "it is nested too deep"
+        raise ValueError(msg) from error
+
+
 _Reader = Callable[[str, bytes, str, float], T]
 _REMEMBERED = msgspec.msgpack.Decoder(_Remembered)
+_MODEL = msgspec.msgpack.Decoder(ModelInfo)
 _GIST = msgspec.msgpack.Decoder(_RememberedGist)
 _POINTER = msgspec.msgpack.Decoder(tuple[float, Validators])
