@@ -326,8 +326,8 @@ def parse_retry_after(text: str | None) -> float | None:
     """Read seconds or an HTTP date (RFC 9110 §10.2.3) as seconds from now, at least 0; None when it is neither."""
     if text is None:
         return None
-    if text.strip().isascii() and text.strip().isdigit():
-        return float(text[:12])
+    if (number := text.strip()).isascii() and number.isdigit():
+        return float(number[:12])
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # the latter for a year or a zone of twenty digits
