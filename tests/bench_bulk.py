@@ -111,7 +111,7 @@ def seen(frame, raw):
 
 
 def ours(source, out):
-    from scanner.bulk.book import Plan  # noqa: PLC0415
+    from scanner.bulk.plan import Plan  # noqa: PLC0415
     from scanner.bulk.polite import Policy  # noqa: PLC0415
     from scanner.bulk.run import run  # noqa: PLC0415
     from scanner.settings import Settings  # noqa: PLC0415

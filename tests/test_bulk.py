@@ -20,8 +20,9 @@ import pytest
 from bulk_site import NETWORK, Site, picture
 
 from scanner.bulk import polite
-from scanner.bulk.book import OtherListError, OtherModelError, Plan
-from scanner.bulk.dispatch import Patience
+from scanner.bulk.book import OtherListError, OtherModelError
+from scanner.bulk.plan import Plan
+from scanner.bulk.polite import Patience
 from scanner.bulk.rows import OutputError
 from scanner.bulk.run import run
 from scanner.contract import ModelInfo
@@ -275,7 +276,7 @@ def test_full_disk_stops_cleanly_and_the_same_command_goes_on(site, tmp_path):
 CHILD = """
 import asyncio, sys
 from test_bulk import Glimpse, QUICK
-from scanner.bulk.book import Plan
+from scanner.bulk.plan import Plan
 from scanner.bulk.run import run
 from scanner.contract import ModelInfo
 from scanner.settings import Settings

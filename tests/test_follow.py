@@ -7,9 +7,9 @@ import pytest
 from bulk_site import Site, picture
 from test_bulk import QUICK, Glimpse, rows_of
 
-from scanner.bulk.book import Plan
 from scanner.bulk.follow import follow_file, links_in
 from scanner.bulk.lists import ListError
+from scanner.bulk.plan import Plan
 from scanner.bulk.run import run
 from scanner.settings import Settings
 

@@ -20,7 +20,7 @@ from scanner.settings import PREFIX, Settings, SettingsError
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from scanner.bulk.book import Plan, Summary
+    from scanner.bulk.plan import Plan, Summary
     from scanner.bulk.run import Running
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")
@@ -174,18 +174,14 @@ def _rate(text: str) -> float:
 
 def run_command(given: argparse.Namespace) -> int:
     """Be the command; out: the exit code. Raises SettingsError."""
-    from redis.exceptions import RedisError
-
-    from scanner.bulk.book import ready
     from scanner.bulk.lists import ListError
     from scanner.bulk.parquet import NoParquetError
+    from scanner.bulk.plan import ElsewhereError, ready
     from scanner.bulk.rows import OutputError
-    from scanner.folders import sweep_scratch
 
     settings, plan = _settings(given), _plan(given)
     start_logging("error" if given.quiet else "warning")
     form = "quiet" if given.quiet else "json" if given.json_progress else "bar"
-    sweep_scratch()
     try:
         summary = ready(plan, settings) or _run(plan, settings, form)
     except (ListError, NoParquetError) as error:
@@ -196,8 +192,8 @@ def run_command(given: argparse.Namespace) -> int:
         return _fail(f"{error}{going_on}", Exit.UNWRITABLE if unwritable else Exit.USAGE)
     except EngineError as error:
         return _fail(f"{error.code}: {error}", Exit.NO_ENGINE)
-    except RedisError as error:
-        return _fail(f"no Redis answers at {plan.queue}: {error}", Exit.NO_ENGINE)
+    except ElsewhereError as error:
+        return _fail(str(error), Exit.NO_ENGINE)
     _tell(summary, form, plan)
     if not summary.finished:
         return Exit.INTERRUPTED
@@ -206,7 +202,9 @@ def run_command(given: argparse.Namespace) -> int:
 
 def _run(plan: "Plan", settings: Settings, form: str) -> "Summary":
     from scanner.bulk.run import run
+    from scanner.folders import sweep_scratch
 
+    sweep_scratch()
     shows = functools.partial(_watch, source=plan.source, form=form)
     return asyncio.run(run(plan, settings, watch=shows, say=functools.partial(_say, form)))
 
@@ -235,9 +233,8 @@ def _settings(given: argparse.Namespace) -> Settings:
 
 
 def _plan(given: argparse.Namespace) -> "Plan":
-    from scanner.bulk.book import Plan
-    from scanner.bulk.dispatch import Patience
-    from scanner.bulk.polite import Policy
+    from scanner.bulk.plan import Plan
+    from scanner.bulk.polite import Patience, Policy
 
     codes = None
     if given.retry_failed is not None:
@@ -278,7 +275,7 @@ def _tell(summary: "Summary", form: str, plan: "Plan") -> None:
     """What there is now, and how to go on."""
     import msgspec
 
-    from scanner.bulk.progress import counts, duration
+    from scanner.bulk.plan import counts, duration
 
     if form == "quiet":
         return

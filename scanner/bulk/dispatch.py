@@ -18,7 +18,7 @@ from yarl import URL
 
 from scanner.bulk.later import Later
 from scanner.bulk.lists import Entry
-from scanner.bulk.polite import Ending, Hosts, Policy, Turn
+from scanner.bulk.polite import Ending, Hosts, Patience, Policy, Turn
 from scanner.bulk.rows import Result, failed
 from scanner.contract import Failure, Outcome
 from scanner.errors import EngineError, HostGivenUp, Internal, by_code
@@ -74,13 +74,6 @@ class Source(Protocol):
 
     def is_congested(self) -> bool:
         """Whether results come faster than they can be written."""
-
-
-class Patience(msgspec.Struct, frozen=True):
-    """How often a row is fetched again after it failed, and for how long a host that asks to wait is waited for."""
-
-    retries: int = 3
-    longest_wait_s: float = 600.0
 
 
 Scan = Callable[[Item, "Progress"], Awaitable[tuple[Outcome, Result]]]

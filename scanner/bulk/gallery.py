@@ -22,7 +22,7 @@ from scanner.report import overlay
 from scanner.report import page as report
 
 if TYPE_CHECKING:
-    from scanner.bulk.book import Plan
+    from scanner.bulk.plan import Plan
     from scanner.decoding.decode import Decoded
 
 GALLERY: Final = 48

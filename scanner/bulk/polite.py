@@ -47,6 +47,13 @@ class Policy(msgspec.Struct, frozen=True):
     per_host_rate: float = 0.0
 
 
+class Patience(msgspec.Struct, frozen=True):
+    """How often a row is fetched again after it failed, and for how long a host that asks to wait is waited for."""
+
+    retries: int = 3
+    longest_wait_s: float = 600.0
+
+
 @dataclass
 class _Host(Generic[T]):
     name: str

@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from scanner.bulk.plan import LABELS, counts, duration
 from scanner.contract import Label
 from scanner.terminal import STYLES, shown
 
@@ -135,22 +136,6 @@ def line(seen: Glance) -> str:
     return f"{seen.rows:,}{of} rows, {seen.rate:.1f}/s{eta}; {counts(seen.counts)}{_waits(seen)}"
 
 
-def counts(found: dict[str, int]) -> str:
-    """Labels first, then errors, e.g. "9 manipulated, 1 gone"."""
-    labels = [label.value for label in Label]
-    order = sorted(found, key=lambda name: (labels.index(name) if name in labels else len(labels), -found[name]))
-    return ", ".join(f"{found[name]:,} {name}" for name in order) or "nothing yet"
-
-
-def duration(seconds: float) -> str:
-    """Two units at most, e.g. "3 h 05 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
 def _waits(seen: Glance) -> str:
     if seen.interrupted:
         return f"; finishing {seen.in_flight} scans that are under way"
@@ -170,7 +155,7 @@ def _drawn(seen: Glance) -> Table:
     words = Text()
     for name in counts(seen.counts).split(", "):
         label = name.rpartition(" ")[2]
-        style = STYLES.get(Label(label), "") if label in {one.value for one in Label} else "red"
+        style = STYLES.get(Label(label), "") if label in LABELS else "red"
         words.append(name + "  ", "dim" if name == "nothing yet" else style)
     words.append(f"{seen.in_flight} in flight" + _waits(seen), "dim")
     table.add_row(words)

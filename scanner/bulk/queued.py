@@ -19,10 +19,10 @@ import msgspec
 import redis
 from redis.exceptions import RedisError
 
-from scanner.bulk.dispatch import Item, Patience, Source, host_of
+from scanner.bulk.dispatch import Item, Source, host_of
 from scanner.bulk.journal import Journal
 from scanner.bulk.later import Later
-from scanner.bulk.polite import Policy
+from scanner.bulk.polite import Patience, Policy
 from scanner.bulk.rows import Result
 from scanner.bulk.shards import Answer, Shard, beat_key, rows_key
 from scanner.service import jobs

@@ -16,24 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from scanner.bulk.book import (
-    Book,
-    Plan,
-    Summary,
-    bind_model,
-    fingerprint,
-    finished,
-    model_file,
-    prepare,
-    reopen,
-    scope,
-    summary_of,
-)
+from scanner.bulk.book import Book, bind_model, prepare, reopen
 from scanner.bulk.dispatch import Dispatch
 from scanner.bulk.follow import Feed, follow_file, watching
 from scanner.bulk.journal import Journal, key_of
 from scanner.bulk.lists import Opened, open_list
 from scanner.bulk.memory import RunMemory
+from scanner.bulk.plan import ElsewhereError, Plan, Summary, fingerprint, finished, model_file, scope, summary_of
 from scanner.bulk.rows import Output, open_output
 from scanner.bulk.scan import own_network, scanning
 from scanner.detection.model import Model
@@ -171,25 +160,29 @@ async def _closed(
 
 
 async def _by_workers(plan: Plan, settings: Settings, desk: _Desk, book: Book) -> "Running":
-    """Let the workers of a Redis scan; raises OutputError when nothing answers there."""
+    """Let the workers of a Redis scan; raises ElsewhereError when nothing answers there."""
     import redis  # noqa: PLC0415 - the one way that needs it
 
     from scanner.bulk.queued import QueueDispatch  # noqa: PLC0415
 
-    with redis.Redis.from_url(plan.queue or "") as client:
-        dispatch = QueueDispatch(
-            book,
-            client,
-            desk.journal,
-            settings,
-            policy=plan.policy,
-            patience=plan.patience,
-            with_hash=plan.with_hash,
-            unlimited=own_network(settings),
-        )
-        running = Running(book, dispatch, None)
-        async with (desk.watch or _unwatched)(running):
-            await until_done(running)
+    try:
+        with redis.Redis.from_url(plan.queue or "") as client:
+            dispatch = QueueDispatch(
+                book,
+                client,
+                desk.journal,
+                settings,
+                policy=plan.policy,
+                patience=plan.patience,
+                with_hash=plan.with_hash,
+                unlimited=own_network(settings),
+            )
+            running = Running(book, dispatch, None)
+            async with (desk.watch or _unwatched)(running):
+                await until_done(running)
+    except redis.RedisError as error:
+        msg = f"no Redis answers at {plan.queue}: {error}"
+        raise ElsewhereError(msg) from error
     return running
 
 

@@ -14,11 +14,11 @@ from typing import Final
 
 import msgspec
 
-from scanner.bulk.dispatch import Dispatch, Item, Patience
+from scanner.bulk.dispatch import Dispatch, Item
 from scanner.bulk.journal import key_of
 from scanner.bulk.lists import Entry
 from scanner.bulk.memory import RunMemory
-from scanner.bulk.polite import Policy
+from scanner.bulk.polite import Patience, Policy
 from scanner.bulk.rows import Result, record_of
 from scanner.bulk.scan import own_network, scanning
 from scanner.detection.model import Model

@@ -13,13 +13,11 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import redis.asyncio
-from redis.exceptions import RedisError
 
 from scanner.errors import NoEngine
 from scanner.folders import spool_folder, state_folder, sweep_scratch
@@ -30,6 +28,7 @@ from scanner.settings import PREFIX, Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
+_NO_WORKER = 4  # as `laescan engine --status` says that there is none
 _POLL_S = 0.1
 _OLD_REDIS_S = 30.0  # a Redis whose supervisor was killed writes down what it has and ends
 _SERVE_EPILOG = """\
@@ -58,7 +57,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "worker",
         help="run workers for a service on another machine, or beside one",
         description="Run workers, and an engine where none answers, for the queue in a Redis that others share.",
-        epilog="Ctrl+C ends them after their running scans. Uploads reach workers that share LAESCAN_SPOOL.",
+        epilog="Ctrl+C ends them after their running scans. Uploads reach workers that share LAESCAN_SPOOL. "
+        "Exit codes: 0 ended in order, 2 the command or a setting is wrong, 4 (with --status) no worker here is ready.",
+    )
+    worker.add_argument(
+        "--status", action="store_true", help="name this machine's workers that are ready, instead of being one"
     )
     for command in (serve, worker):
         command.add_argument("--redis", metavar="URL", help="the Redis to use (default: LAESCAN_REDIS_URL)")
@@ -67,7 +70,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(given: argparse.Namespace) -> int:
-    """Be the supervisor of the command that was given; raises SettingsError."""
+    """Be the supervisor of the command that was given, or ask; raises SettingsError."""
+    if getattr(given, "status", False):
+        return _tell_workers(given.redis or Settings.from_env(os.environ).redis_url)
     start_logging("info", "%(asctime)s laescan    %(message)s", times="%Y-%m-%d %H:%M:%S", anew=True)
     environ = dict(os.environ)
     for name, field in (("redis", "REDIS_URL"), ("workers", "WORKERS"), ("host", "API_HOST"), ("port", "API_PORT")):
@@ -121,6 +126,15 @@ def _middle(settings: Settings, environ: Mapping[str, str], *, own_engine: bool 
     return [[engine] if own_engine else [], workers]
 
 
+def _tell_workers(url: str) -> int:
+    """Those of this machine that are ready, a line each; out: 0, or 4 when there is none."""
+    from scanner.service.roll import living_at  # noqa: PLC0415 - redis, as above
+
+    here = asyncio.run(living_at(url, host=socket.gethostname())) if url else []
+    sys.stdout.writelines(f"{name}\n" for name in here)
+    return 0 if here else _NO_WORKER
+
+
 def _engine_answers(settings: Settings) -> bool:
     """Whether this machine has an engine already."""
     from scanner.engine.client import status  # noqa: PLC0415 - numpy, which `laescan serve` can do without
@@ -146,6 +160,9 @@ def _alone(state: Path) -> Iterator[None]:
 
 async def _answers(url: str) -> None:
     """Return once the Redis there has loaded what it wrote down and answers."""
+    import redis.asyncio  # noqa: PLC0415 - 0.1 s that every other command can do without
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
     async with redis.asyncio.Redis.from_url(url) as client:
         while True:
             with contextlib.suppress(RedisError, OSError):
@@ -156,6 +173,9 @@ async def _answers(url: str) -> None:
 
 async def _until_vacant(url: str) -> None:
     """Wait for the end of a Redis that outlived its supervisor; raises SettingsError when it stays."""
+    import redis.asyncio  # noqa: PLC0415
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
     deadline_s = time.monotonic() + _OLD_REDIS_S
     async with redis.asyncio.Redis.from_url(url) as client:
         while time.monotonic() < deadline_s:
