@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from scanner.cache.verdicts import VerdictCache
 from scanner.service import telemetry
 from scanner.service.ledger import Ledger
+from scanner.service.roll import living
 
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
@@ -53,11 +54,12 @@ class Metrics(Collector):
         """Everything, now; with Redis away, what this process knows."""
         try:
             depths, tally = await self._ledger.depths(), await self._ledger.tally()
+            workers = len(await living(self._ledger.redis))
             found = telemetry.read(cast("dict[bytes, bytes]", await self._ledger.redis.hgetall(telemetry.KEY)))
         except RedisError:
             self._told = [GaugeMetricFamily("laescan_redis_up", "Whether Redis answered just now.", 0)]
         else:
-            self._told = [*self._shared(depths, tally), *_families(found)]
+            self._told = [*self._shared(depths, tally, workers), *_families(found)]
         self._told += self._own()
         return generate_latest(self._registry)
 
@@ -65,8 +67,9 @@ class Metrics(Collector):
         """What `render` has read."""
         return self._told
 
-    def _shared(self, depths: dict[str, int], tally: dict[str, int]) -> Iterator[Metric]:
+    def _shared(self, depths: dict[str, int], tally: dict[str, int], workers: int) -> Iterator[Metric]:
         yield GaugeMetricFamily("laescan_redis_up", "Whether Redis answered just now.", 1)
+        yield GaugeMetricFamily("laescan_workers", "Workers that live and have found an engine.", workers)
         now = GaugeMetricFamily("laescan_scans_now", "Scans that wait, by queue, and those running.", labels=["where"])
         scans = CounterMetricFamily("laescan_scans", "Scans since Redis was empty.", labels=["what"])
         for metric, counts in ((now, depths), (scans, tally)):

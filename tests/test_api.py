@@ -512,6 +512,7 @@ def test_metrics_count_requests_by_route_and_show_what_workers_did(serve):
         assert 'laescan_queue_wait_seconds_bucket{le="0.5",queue="bulk"} 1.0' in text
         assert 'laescan_outcomes_total{code="manipulated"} 1.0' in text
         assert 'laescan_scans_now{where="interactive"} 1.0' in text
+        assert "laescan_workers 0.0" in text
         assert "hunter2" not in text
         assert "example.org" not in text
 
