@@ -21,6 +21,7 @@ from api.routes import ENDPOINTS
 from api.service import SERVICE, Service
 from api.tokens import Tokens
 from scanner.cache.verdicts import VerdictCache
+from scanner.receipts import Signer
 from scanner.service.jobs import Jobs
 from scanner.service.ledger import Ledger
 from scanner.settings import Settings
@@ -59,6 +60,7 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
         jobs=jobs,
         lookups=Lookups(cache),
         metrics=metrics,
+        signer=Signer(settings),
     )
     app[DESCRIPTION] = describe(ENDPOINTS)
     app.on_response_prepare.append(edge.dress)

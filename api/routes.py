@@ -10,8 +10,9 @@ from typing import Final, Literal
 import msgspec
 from aiohttp import web
 
-from api import assets, batches, feedback, messages, published, scans, status, verdicts
+from api import assets, batches, feedback, messages, published, receipts, scans, status, verdicts
 from api.tokens import Scope
+from scanner.receipts import SignedReceipt
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Struct = type[msgspec.Struct]
@@ -186,6 +187,23 @@ ENDPOINTS: Final = (
         refusals=("not_found", "invalid"),
         about="What is remembered of every file whose SHA-256 begins with these bits.\n\nSo the server does not "
         "learn which file is meant.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/scans/{id}/receipt",
+        receipts.receipt,
+        {200: SignedReceipt},
+        SUBMIT,
+        refusals=("not_found",),
+        about="The verdict as a signed receipt, to be passed on.\n\nA DSSE envelope, Ed25519. `laescan verify` checks "
+        "it offline with the key of /v1/key. Credentials, query and fragment of the URL are not in it.",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/key",
+        receipts.key,
+        {200: "application/x-pem-file"},
+        about="The public key that receipts are signed with, in PEM: keep it, and compare it with what others have.",
     ),
     Endpoint(
         "GET",

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from api.lookups import Lookups
 from scanner.cache.verdicts import VerdictCache
+from scanner.receipts import Signer
 from scanner.service.jobs import Jobs
 from scanner.service.ledger import Ledger
 from scanner.settings import Settings
@@ -28,6 +29,7 @@ class Service:
     jobs: Jobs
     lookups: Lookups
     metrics: "Metrics"
+    signer: Signer
 
 
 SERVICE: Final = web.AppKey("service", Service)

@@ -121,6 +121,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Redis of remembered verdicts, which may evict; empty = the one of queue and ledger, which may not."""
     state: str = ""
     """Folder of what must survive a restart; empty = $XDG_STATE_HOME/laescan, ~/.local/state/laescan without it."""
+    receipt_key: str = ""
+    """Ed25519 key (PEM) that signs receipts; empty = `receipt.key` in the state folder, made on first use."""
     artifact_ttl_s: PositiveSeconds = 3_600.0
     """How long the report and the overlay of a scan are kept."""
     drain_s: PositiveSeconds = 20.0

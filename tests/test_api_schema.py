@@ -41,6 +41,7 @@ def address(tmp_path_factory):
             "LAESCAN_API_PORT": str(port),
             "LAESCAN_SPOOL": str(folder / "spool"),
             "LAESCAN_MAX_QUEUED": "100000",
+            "LAESCAN_STATE": str(folder),  # the key that signs receipts is made there
         }
         environ.pop("LAESCAN_SCHEMA_EXAMPLES", None)
         with subprocess.Popen([sys.executable, "-m", "api"], env=environ, stderr=subprocess.PIPE) as process:

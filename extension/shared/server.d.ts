@@ -204,6 +204,19 @@ export interface Scan {
   readonly links: Links | null;
 }
 
+/** One signature; `keyid` is a hint which key to try, nothing more. */
+export interface Signature {
+  readonly keyid: string;
+  readonly sig: string;
+}
+
+/** A DSSE envelope: `payload` is a Receipt as JSON in base64. `laescan verify` checks it offline. */
+export interface SignedReceipt {
+  readonly payloadType: string;
+  readonly payload: string;
+  readonly signatures: readonly Signature[];
+}
+
 /** The stretch of a video with the strongest evidence. */
 export interface Span {
   readonly start_s: number;
