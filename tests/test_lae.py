@@ -160,3 +160,10 @@ def test_attention_trains_the_first_convolution_and_the_latent_but_not_the_decod
     assert model.encoder.stages[0].conv.weight.grad.abs().sum() > 0
     assert model.encoder.fc.weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in model.decoder.parameters())
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_what_is_reconstructed_has_the_size_of_what_went_in(size):
+    with torch.inference_mode():
+        _, shown = LAE(LAEConfig(size=size, patch=4, widths=(4, 4, 4), latent=8)).eval()(torch.rand(1, 3, size, size))
+    assert shown.shape == (1, 3, size, size)

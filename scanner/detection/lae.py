@@ -199,10 +199,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config: LAEConfig) -> None:
         super().__init__()
-        self.fc = nn.Linear(config.latent, 256 * 4 * 4)
+        self.side = config.size // 64  # places that six doublings lead to a picture
+        self.fc = nn.Linear(config.latent, 256 * self.side**2)
         widths = (256, 128, 64, 32, 16, 16)
         blocks: list[nn.Module] = []
-        for c_in, c_out in pairwise(widths):  # 4 -> 8 -> ... -> size / 2
+        for c_in, c_out in pairwise(widths):  # size / 64 -> ... -> size / 2
             blocks += [nn.Upsample(scale_factor=2, mode="nearest"), ConvBNReLU(c_in, c_out)]
         self.blocks = nn.Sequential(*blocks)
         # The last doubling is a sub-pixel convolution: a full-size one costs as much as all the others together.
@@ -210,7 +211,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z (B, latent) -> reconstruction (B, 3, size, size) in 0..1."""
-        x = self.fc(z).view(-1, 256, 4, 4)  # (B, 256, 4, 4)
+        x = self.fc(z).view(-1, 256, self.side, self.side)
         return self.out(self.blocks(x))  # type: ignore[no-any-return]
 
 
