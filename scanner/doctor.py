@@ -26,6 +26,7 @@ from scanner.engine.client import status
 from scanner.engine.wire import socket_path
 from scanner.errors import BadWeights, BlockedAddress, NoEngine, ScanError
 from scanner.fetching.fetch import fetch
+from scanner.fetching.page_walls import try_walls
 from scanner.folders import scratch_folder
 from scanner.settings import PREFIX, Settings, SettingsError
 
@@ -72,6 +73,7 @@ def examine(environ: Mapping[str, str]) -> Diagnosis:
         _try("face detector", _face_detector),
         _engine(settings),
         _try("jail", lambda: _jail(settings)),
+        _try("video pages", lambda: _pages(settings)),
         _try("egress", lambda: asyncio.run(_egress(settings))),
     )
     return Diagnosis(all(check.ok for check in checks), checks, settings_in_force(settings))
@@ -204,6 +206,11 @@ def _jail(settings: Settings) -> Check:
     with Jail(settings) as jail:
         report = jail.report()
     return Check("jail", ok=report.ok or not settings.require_jail, words=report.words)
+
+
+def _pages(settings: Settings) -> Check:
+    report = asyncio.run(try_walls(settings))
+    return Check("video pages", ok=report.ok, words=report.words)
 
 
 async def _egress(settings: Settings) -> Check:

@@ -47,7 +47,18 @@ def test_json_says_the_same(capsys):
     assert main(["doctor", "--json"]) == 0
     found = msgspec.json.decode(capsys.readouterr().out, type=Diagnosis)
     assert found.ok
-    names = {"settings", "versions", "weights", "backend", "golden scores", "face detector", "engine", "jail", "egress"}
+    names = {
+        "settings",
+        "versions",
+        "weights",
+        "backend",
+        "golden scores",
+        "face detector",
+        "engine",
+        "jail",
+        "video pages",
+        "egress",
+    }
     assert {check.name for check in found.checks} == names
 
 

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import resource
-import select
 from pathlib import Path
 
 import msgspec
@@ -55,7 +54,7 @@ def enter_walls() -> tuple[Walls, int | None]:
     """
     with_user = _unshare()
     if with_user is not None:
-        _become_first()
+        kernel.become_first()
     own_pid_space = _own_pid_space()
     empty_root = with_user is not None and _empty_root()
     walls = Walls(
@@ -86,23 +85,6 @@ def _empty_root() -> bool:
     return True
 
 
-def _become_first() -> None:
-    """Go on as the first process of the new process namespace; the old process only waits, and takes us along.
-
-    Only in a process namespace of its own may an unprivileged server make further ones for its children.
-    """
-    outer = os.pidfd_open(os.getpid())
-    pid = os.fork()
-    if pid != 0:
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        os.waitpid(pid, 0)
-        os._exit(0)
-    kernel.die_with_parent()
-    if is_dead(outer):
-        os._exit(1)
-    os.close(outer)
-
-
 def huge_folder() -> int | None:
     """A folder in memory whose files lie in huge pages, mounted nowhere and gone with its last descriptor.
 
@@ -130,13 +112,6 @@ def _descriptor(*arguments: object) -> int:
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "syscall")
     return descriptor
-
-
-def is_dead(handle: int) -> bool:
-    """Whether the process behind a pidfd is gone: asked after PR_SET_PDEATHSIG, which tells of later deaths only."""
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _own_pid_space() -> int | None:

@@ -27,6 +27,7 @@ import msgspec
 
 from scanner.decoding import isolation
 from scanner.errors import ScanError
+from scanner.walls import kernel
 
 MESSAGE_BYTES = 128 * 1024
 """Largest request; a Unix socket's default buffer holds it whole."""
@@ -217,7 +218,7 @@ def _live(task: Task, request: Request, files: list[int]) -> NoReturn:
 
 def _locked_down(task: Task, source: BinaryIO, payload: BinaryIO, request: Request, server: int) -> dict[str, Any]:
     isolation.lock_down(request.limits)
-    if isolation.is_dead(server):  # it died between the fork and our asking to be killed when it dies
+    if kernel.is_dead(server):  # it died between the fork and our asking to be killed when it dies
         os._exit(1)
     os.close(server)
     return task(source, payload, request.options)

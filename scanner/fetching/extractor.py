@@ -2,13 +2,14 @@
 
 In: a job, one line of JSON on the socket that is file descriptor 0. Out: lines of JSON on standard output; the last
 names an error or says that the file is there. `page` starts it with no environment and may kill it any time.
-One reason: yt-dlp goes where pages send it, so it gets no route out but our proxy: where the kernel allows, it has a
-network namespace of its own whose one listener is handed to the parent. It imports nothing else of the scanner.
+One reason: yt-dlp goes where pages send it, so it gets no route but our proxy: a network namespace of its own
+whose one listener is handed to the parent, sees Python's libraries and its own folder, and can start no other program.
+It imports nothing else of the scanner but the walls.
 """
 
 import contextlib
-import ctypes
 import fcntl
+import importlib
 import json
 import os
 import re
@@ -16,13 +17,16 @@ import resource
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from scanner.walls import kernel
+from scanner.walls.seccomp import page_filter
+
 CONTROL_FD = 0
 JOB_BYTES = 1_000_000
-ISOLATED, SHARED = b"i", b"s"  # first byte to the parent: with our listener, or without because the kernel forbids it
 
 # Video only first (a verdict needs no sound, so nothing to merge, so no ffmpeg); avc1 because H.264 is the cheapest on
 # a CPU and H100 cannot decode AV1; 480 lines because a face of 40 px is there and decoding 1080p costs 5x.
@@ -31,11 +35,25 @@ FORMAT = (
     "/bv[height<=480]/bv*[height<=480]/wv[vcodec^=avc1]/wv*[vcodec^=avc1]/wv*"
 )
 
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_SPACES = kernel.NEWUSER | kernel.NEWNET | kernel.NEWNS | kernel.NEWPID | kernel.NEWIPC | kernel.NEWUTS
+# What yt-dlp or Python load late and what needs a library of the system's: later there is none to be found.
+_LOADED_EARLY = (
+    "yt_dlp",
+    "bz2",
+    "ctypes",
+    "hashlib",
+    "lzma",
+    "multiprocessing",
+    "sqlite3",
+    "ssl",
+    "uuid",
+    "zlib",
+    "zoneinfo",
+)
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 # yt-dlp unpacks gzip in one piece; a bomb (2.5 MB to 2.6 GB tried) meets this wall. A common page needs 0.1 GB.
 _ADDRESS_SPACE_BYTES = 1_000_000_000
+_MOST_PROCESSES = 64
 
 _LIVE = ("is_live", "is_upcoming", "post_live")
 _WORDS: tuple[tuple[str, str, str], ...] = (
@@ -133,21 +151,21 @@ class _Log:
 def main() -> None:
     """Isolate, say so, take a job, answer."""
     control = socket.socket(fileno=CONTROL_FD)
-    listener = _leave_network()
-    _die_with_parent()
-    socket.send_fds(control, [ISOLATED if listener else SHARED], [listener.fileno()] if listener else [])
+    listener, walls = shut_in()
+    socket.send_fds(control, [json.dumps(walls).encode()], [listener.fileno()] if listener else [])
     with control.makefile("rb") as lines:
         job = json.loads(lines.readline(JOB_BYTES))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever prints on standard output is not an answer
     _limit(job)
-    answers.write(json.dumps(take(job, lambda step: print(json.dumps(step), file=answers))) + "\n")
+    answer = probe(job) if "canary" in job else take(job, lambda step: print(json.dumps(step), file=answers))
+    answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
 def take(job: Options, tell: Callable[[Options], object]) -> Options:
     """Let yt-dlp fetch the page's video into job["folder"]; answers {"done": ...} or {"error": ..., "message": ...}."""
-    import yt_dlp  # noqa: PLC0415 after the limits are set and the network is left
+    import yt_dlp  # noqa: PLC0415 - the parent imports this module, too, and has no use for it
 
     def report(step: Options) -> None:
         if step.get("status") == "downloading":
@@ -232,24 +250,72 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         todo += [info[1] if isinstance(info, tuple) else None, getattr(cause, "cause", None), cause.__cause__]
 
 
-def _leave_network() -> socket.socket | None:
-    """Enter an empty network namespace and listen on its loopback; None where the kernel forbids namespaces.
+def shut_in() -> tuple[socket.socket | None, dict[str, bool]]:
+    """Give up what a page must not get at, for good; out: our listener, and which walls stand around us.
 
     A socket stays in the namespace that made it, so the parent can accept there and dial out from its own.
+    No listener: the kernel forbids namespaces.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+    listener = _leave_network()
+    for name in _LOADED_EARLY:
+        importlib.import_module(name)
+    walls = {"network": listener is not None, "files": listener is not None and _leave_files()}
+    kernel.renounce()
+    kernel.die_with_parent()  # last: a new user namespace undoes it
+    code = page_filter()
+    if code is not None:
+        kernel.filter_calls(code)
+    return listener, {**walls, "filter": code is not None}
+
+
+def _leave_network() -> socket.socket | None:
+    """Enter empty namespaces and listen on the loopback that is in there; None where the kernel forbids it."""
+    try:
+        kernel.unshare(_SPACES)
+    except OSError:
         return None
+    kernel.die_with_parent()
+    kernel.become_first()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
     return socket.create_server(("127.0.0.1", 0))
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to end us with the parent (after unshare, which would undo it)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+def _leave_files() -> bool:
+    """Keep Python's libraries, to read, and the folder that we were started in; False where mounting is forbidden."""
+    work = str(Path.cwd())
+    homes = {sys.prefix, sys.base_prefix, str(Path(importlib.import_module("yt_dlp").__file__ or "/").parents[1])}
+    libraries = [path for path in sys.path if Path(path).is_dir() and any(_is_in(path, home) for home in homes)]
+    try:
+        kernel.new_root(os.fsencode(work), readable=[*libraries, str(Path(__file__).parents[1])], writable=[work])
+    except OSError:
+        return False
+    os.chdir(work)
+    return True
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+def probe(job: Options) -> Options:
+    """Try what a page could make a broken-into yt-dlp try; the self-test behind `laescan doctor`.
+
+    In: `canary`, the port of a listener on the parent's loopback, and `path`, a file that is not ours. Out: what held.
+    """
+    return {
+        "network": _held(lambda: socket.create_connection(("127.0.0.1", job["canary"]), timeout=1).close()),
+        "files": _held(lambda: Path(job["path"]).read_bytes()),
+        "programs": _held(lambda: os.execv("/bin/true", ["true"])),  # noqa: S606 - that it fails is what is wanted
+    }
+
+
+def _held(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return True
+    return False
 
 
 def _limit(job: Options) -> None:
@@ -258,6 +324,7 @@ def _limit(job: Options) -> None:
         resource.RLIMIT_AS: _ADDRESS_SPACE_BYTES,
         resource.RLIMIT_FSIZE: job["max_bytes"] + 1,
         resource.RLIMIT_CPU: int(job["timeout_s"]) + 1,
+        resource.RLIMIT_NPROC: _MOST_PROCESSES,
         resource.RLIMIT_CORE: 0,
     }
     for wall, value in walls.items():

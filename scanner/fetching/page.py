@@ -15,12 +15,14 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scanner import errors
 from scanner.fetching import extractor, pace
-from scanner.fetching.body import Progress
+from scanner.fetching.body import SAVE, Progress
 from scanner.fetching.egress import AddressPolicy
 from scanner.fetching.proxy import Budget, FilteringProxy
 from scanner.settings import Settings
@@ -52,27 +54,59 @@ async def fetch_page(url: str, *, folder: Path, settings: Settings, progress: Pr
 async def _run(url: str, work: Path, settings: Settings, progress: Progress | None) -> Path:
     """Start the child, open its way out, hand it the job, wait for its answer."""
     (work / "out").mkdir()
-    ours, theirs = socket.socketpair()
-    with contextlib.closing(ours):
-        with contextlib.closing(theirs), (work / "stderr").open("wb") as stderr:
-            child = await _start(work, theirs, stderr.fileno())
-        try:
-            listener = await asyncio.to_thread(_receive_listener, ours)
-            policy = AddressPolicy.from_settings(settings)
-            budget = Budget.from_settings(settings)
-            async with FilteringProxy(policy, budget, listener=listener, outer=settings.egress_proxy) as proxy:
-                job = _job(url, work, proxy.url, settings)
-                with contextlib.suppress(ConnectionError):  # it died; reading finds that out
-                    await asyncio.get_running_loop().sock_sendall(ours, json.dumps(job).encode() + b"\n")
-                answer = await _wait(child, proxy, settings, progress)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            await child.wait()
+    policy, budget = AddressPolicy.from_settings(settings), Budget.from_settings(settings)
+    async with started(work) as child:
+        refuse_without_walls(child.walls, settings)
+        async with FilteringProxy(policy, budget, listener=child.listener, outer=settings.egress_proxy) as proxy:
+            await child.tell(_job(url, work, proxy.url, settings))
+            answer = await _wait(child.process, proxy, settings, progress)
     found = _file(work / "out")
     if found is None or "error" in answer:
         raise _error(answer, proxy, settings, (work / "stderr").read_text("utf-8", "replace"))
     return found.rename(work.parent / "download")
+
+
+@dataclass(frozen=True)
+class Child:
+    """The process of one page, shut in: `listener` is on the loopback of its own network, None where it has none."""
+
+    process: Process
+    control: socket.socket
+    listener: socket.socket | None
+    walls: dict[str, bool]
+
+    async def tell(self, job: dict[str, Any]) -> None:
+        """Hand over its job; when it has died, reading its answer finds that out."""
+        with contextlib.suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self.control, json.dumps(job).encode() + b"\n")
+
+
+@contextlib.asynccontextmanager
+async def started(work: Path) -> AsyncIterator[Child]:
+    """The child, told nothing yet; dead and buried after the block. What it says besides answers is in work/stderr."""
+    ours, theirs = socket.socketpair()
+    with contextlib.closing(ours):
+        with contextlib.closing(theirs), (work / "stderr").open("wb") as stderr:
+            process = await _start(work, theirs, stderr.fileno())
+        try:
+            walls, listener = await asyncio.to_thread(_receive_walls, ours)
+            with listener or contextlib.nullcontext():
+                yield Child(process, ours, listener, walls)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def refuse_without_walls(walls: Mapping[str, bool], settings: Settings) -> None:
+    """Raise NoJail where neither the kernel nor the network that we are in keeps yt-dlp from going elsewhere."""
+    if walls and not walls["network"] and not settings.egress_proxy:
+        msg = (
+            "this machine cannot shut in the process that reads video pages; allow user namespaces, or put the service "
+            "on an internal-only network with our proxy as its only door (LAESCAN_EGRESS_PROXY); until then "
+            f"{SAVE}"
+        )
+        raise errors.NoJail(msg)
 
 
 async def _start(work: Path, control: socket.socket, stderr: int) -> Process:
@@ -98,15 +132,11 @@ async def _start(work: Path, control: socket.socket, stderr: int) -> Process:
     )
 
 
-def _receive_listener(control: socket.socket) -> socket.socket | None:
-    """Take the listener inside the child's network namespace; None when the kernel gave it none, or the child died."""
-    word, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+def _receive_walls(control: socket.socket) -> tuple[dict[str, bool], socket.socket | None]:
+    """Which walls stand around the child, and the listener inside its network; neither when it died."""
+    data, descriptors, _, _ = socket.recv_fds(control, _SLACK_BYTES, 1)
     control.setblocking(False)  # noqa: FBT003 the standard library's signature
-    if word == extractor.ISOLATED and descriptors:
-        return socket.socket(fileno=descriptors[0])
-    if word == extractor.SHARED:
-        logger.warning("no network namespace on this machine: only its proxy option keeps yt-dlp from going elsewhere")
-    return None
+    return json.loads(data or b"{}"), socket.socket(fileno=descriptors[0]) if descriptors else None
 
 
 def _job(url: str, work: Path, proxy: str, settings: Settings) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from scanner.errors import NoEngine
+from scanner.errors import NoEngine, NoJail
 from scanner.folders import spool_folder, state_folder, sweep_scratch
 from scanner.logs import start_logging
 from scanner.service.embedded import redis_command, socket_url
@@ -79,6 +79,7 @@ def run(given: argparse.Namespace) -> int:
         if getattr(given, name, None) is not None:
             environ[PREFIX + field] = getattr(given, name)
     settings = Settings.from_env(environ)
+    _refuse_without_walls(settings)
     sweep_scratch()
     if given.command == "worker":
         if not settings.redis_url:
@@ -88,6 +89,16 @@ def run(given: argparse.Namespace) -> int:
         return asyncio.run(Supervisor(middle).run(lambda: log.info("working; Ctrl+C ends")))
     with _alone(state_folder(settings)):
         return asyncio.run(_serve(settings, environ))
+
+
+def _refuse_without_walls(settings: Settings) -> None:
+    """Raise SettingsError where a video page could lead its reader to anywhere: nobody is to find that out later."""
+    from scanner.fetching.page_walls import require_walls  # noqa: PLC0415 - aiohttp, for this moment only
+
+    try:
+        require_walls(settings)
+    except NoJail as error:
+        raise SettingsError(str(error)) from error
 
 
 async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+import select
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,6 +52,31 @@ def unshare(spaces: int) -> None:
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1", encoding="ascii")
 
 
+def become_first() -> None:
+    """Go on as the first process of the process namespace just made; the old process only waits, and takes us along.
+
+    Only in a process namespace of its own may an unprivileged process make further ones; and whatever is in it sees
+    nobody outside, and dies with its first.
+    """
+    outer = os.pidfd_open(os.getpid())
+    pid = os.fork()
+    if pid != 0:
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.waitpid(pid, 0)
+        os._exit(0)
+    die_with_parent()
+    if is_dead(outer):
+        os._exit(1)
+    os.close(outer)
+
+
+def is_dead(handle: int) -> bool:
+    """Whether the process behind a pidfd is gone: asked after PR_SET_PDEATHSIG, which tells of later deaths only."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def new_root(place: bytes, *, readable: Iterable[str] = (), writable: Iterable[str] = ()) -> None:
     """Make `/` a read-only tmpfs in which only these folders are, under the paths that they had; raises OSError.
 
@@ -87,11 +113,10 @@ def _outermost(readable: Iterable[str], writable: Iterable[str]) -> Iterable[tup
 
 
 def _keep(source: int, target: str, *, is_writable: bool) -> None:
-    """Bind an open folder to a path in the new root, with everything that is mounted in it."""
+    """Bind an open folder to a path in the new root; a writable one without what is mounted over it, maybe by us."""
     Path(target).mkdir(parents=True, exist_ok=True)
-    call(
-        "mount", f"/proc/self/fd/{source}".encode(), os.fsencode(target), None, ctypes.c_ulong(_BIND | _RECURSIVE), None
-    )
+    how = ctypes.c_ulong(_BIND if is_writable else _BIND | _RECURSIVE)
+    call("mount", f"/proc/self/fd/{source}".encode(), os.fsencode(target), None, how, None)
     wished = _MountAttributes(SAFE_MOUNT if is_writable else _READ_ONLY | 2 | 4, 0, 0, 0)
     size = ctypes.c_size_t(ctypes.sizeof(wished))
     call("syscall", _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), _AT_RECURSIVE, ctypes.byref(wished), size)

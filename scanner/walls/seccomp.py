@@ -1,7 +1,8 @@
-"""Which system calls a jailed decoder may make: memory, its open descriptors, threads, the clock. Nothing else.
+"""Which system calls a jailed process may make: a decoder next to none, yt-dlp's none that starts or reaches others.
 
-In: nothing. Out: `filter_program()`, a BPF program for prctl(PR_SET_SECCOMP); None on other kinds of machine.
-One reason: a list of what decoding needs stays right when a kernel gains calls; a list of what is bad does not.
+In: nothing. Out: `filter_program()` and `page_filter()`, BPF for prctl(PR_SET_SECCOMP); None on other kinds of machine.
+One reason: a list of what decoding needs stays right when a kernel gains calls; a list of what is bad does not. Nobody
+has a list of what yt-dlp needs, so its filter is of the second kind and stands behind namespaces, not instead of them.
 
 A call that is not allowed fails with EPERM instead of killing: codec libraries probe for what the machine has, and live
 with a refusal. Newer calls fail with ENOSYS, which is what libraries fall back from (glibc's clone3 among them).
@@ -81,6 +82,47 @@ _MMAP, _MPROTECT = (9, 222), (10, 226)  # allowed unless the pages are to be exe
 _CLONE, _PRLIMIT = (56, 220), (302, 261)  # a thread, never a process; of itself, never of another
 _FIRST_UNKNOWN = 424  # pidfd_send_signal (Linux 5.1), from where on all machines number alike
 
+# What no page may have done: other programs, other processes, other namespaces, the kernel's own machinery.
+_DENIED_TO_PAGES: dict[str, tuple[int, int]] = {
+    "execve": (59, 221),  # no ffmpeg, curl or aria2c, wherever one lies
+    "execveat": (322, 281),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "kcmp": (312, 272),
+    "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsmount": (432, 432),
+    "mount_setattr": (442, 442),
+    "open_by_handle_at": (304, 265),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "kexec_load": (246, 104),
+    "quotactl": (179, 60),
+    "clone3": (435, 435),  # takes its flags where no filter sees them; glibc falls back to clone
+}
+_SOCKET = (41, 198)
+_FAMILIES = (1, 2, 10)  # Unix, IPv4, IPv6: of a network namespace; not vsock, which is the machine's whatever namespace
+_NEW_SPACES = 0x7E020000  # CLONE_NEW*: of processes that clone() makes
+
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH_*
 _X32_BIT = 0x40000000
 
@@ -108,10 +150,8 @@ def filter_program(machine: str | None = None) -> bytes | None:
     machine = machine or platform.machine()
     if machine not in _MACHINES or sys.byteorder != "little":
         return None
-    column, arch = _MACHINES[machine]
-    code = [_op(_LOAD, _ARCH), _op(_EQUAL, arch, 1, 0), _op(_RETURN, _KILL), _op(_LOAD, _NUMBER)]
-    if machine == "x86_64":  # the same calls under other numbers
-        code += [_op(_AT_LEAST, _X32_BIT, 0, 1), _op(_RETURN, _KILL)]
+    column, _ = _MACHINES[machine]
+    code = [_prologue(machine)]
     for numbers in _ALLOWED.values():
         if (number := numbers[column]) is not None:
             code += [_op(_EQUAL, number, 0, 1), _op(_RETURN, _ALLOW)]
@@ -125,3 +165,32 @@ def filter_program(machine: str | None = None) -> bytes | None:
         _op(_RETURN, _FAIL | errno.EPERM),
     ]
     return b"".join(code)
+
+
+def page_filter(machine: str | None = None) -> bytes | None:
+    """The filter of yt-dlp's process, in the same form: everything but what is denied to pages."""
+    machine = machine or platform.machine()
+    if machine not in _MACHINES or sys.byteorder != "little":
+        return None
+    column, _ = _MACHINES[machine]
+    code = [_prologue(machine)]
+    for name, numbers in _DENIED_TO_PAGES.items():
+        refusal = errno.ENOSYS if name == "clone3" else errno.EPERM
+        code += [_op(_EQUAL, numbers[column], 0, 1), _op(_RETURN, _FAIL | refusal)]
+    code += [
+        _if_argument(_CLONE[column], 0, (_ANY_BIT, _NEW_SPACES), allow_on=False),
+        _op(_EQUAL, _SOCKET[column], 0, 2 + len(_FAMILIES)),
+        _op(_LOAD, _ARGUMENTS),
+        *(_op(_EQUAL, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)),
+        _op(_RETURN, _FAIL | errno.EPERM),
+        _op(_RETURN, _ALLOW),
+    ]
+    return b"".join(code)
+
+
+def _prologue(machine: str) -> bytes:
+    """Kill who calls by the numbers of another machine, and load the number of the call."""
+    code = _op(_LOAD, _ARCH) + _op(_EQUAL, _MACHINES[machine][1], 1, 0) + _op(_RETURN, _KILL) + _op(_LOAD, _NUMBER)
+    if machine == "x86_64":  # the same calls under other numbers
+        code += _op(_AT_LEAST, _X32_BIT, 0, 1) + _op(_RETURN, _KILL)
+    return code
