@@ -206,7 +206,7 @@ def bind_model(plan: Plan, journal: Journal, model: str) -> str | None:
     """Note who judges; out: a remark when rows of another model stay. Raises OtherModelError unless that is wanted."""
     before = journal.fact("model")
     journal.set_facts(model=model)
-    if before in {None, model} or not journal.count_rows():
+    if before in {None, model} or journal.is_empty():
         return None
     if plan.keep:
         return f"rows of model {before} are kept; new ones are judged by {model}"

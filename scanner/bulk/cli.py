@@ -37,6 +37,7 @@ examples:
   laescan bulk urls.txt -o verdicts.jsonl --retry-failed=timed_out,unreachable
   laescan bulk https://example.org/feed.xml --follow -o seen.jsonl
   zcat urls.gz | laescan bulk - -o verdicts.sqlite --json-progress 2> progress.jsonl
+  laescan bulk urls.txt -o verdicts.jsonl --api https://laescan.example.org --token-file token
 
 going on:
   OUT.journal, beside OUT, knows what is done. A killed run loses at most the scans under way and the last second.
@@ -88,7 +89,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     bulk.add_argument(
         "--every", type=_rate, default=300.0, metavar="S", help="how often to ask a feed (default: 300 s)"
     )
-    bulk.add_argument("--queue", metavar="URL", help="let the `laescan bulk-worker`s of this Redis scan, anywhere")
+    elsewhere = bulk.add_mutually_exclusive_group()
+    elsewhere.add_argument("--queue", metavar="URL", help="let the `laescan bulk-worker`s of this Redis scan, anywhere")
+    elsewhere.add_argument("--api", metavar="URL", help="let a laescan service scan; URLs only, no files")
+    bulk.add_argument("--token-file", type=Path, metavar="FILE", help="has the service's token (scope bulk)")
     again = bulk.add_argument_group("going on with an OUT that is there")
     again.add_argument(
         "--retry-failed", nargs="?", const="", metavar="CODES", help="scan again what failed, or what failed with these"
@@ -258,7 +262,27 @@ def _plan(given: argparse.Namespace) -> "Plan":
         keep=given.keep,
         follow_s=max(given.every, 1.0) if given.follow else None,
         queue=given.queue,
+        api=given.api,
+        token=_token(given),
     )
+
+
+def _token(given: argparse.Namespace) -> str | None:
+    """From a file: others can read what stands on a command line."""
+    if given.token_file is None:
+        return None
+    if given.api is None:
+        msg = "--token-file: a token is for --api"
+        raise SettingsError(msg)
+    try:
+        words = given.token_file.read_text(encoding="ascii").split()
+    except (OSError, UnicodeError) as error:
+        msg = f"--token-file: cannot read {given.token_file}: {error}"
+        raise SettingsError(msg) from error
+    if len(words) != 1:
+        msg = f"--token-file: {given.token_file} must have the token alone, it has {len(words)} words"
+        raise SettingsError(msg)
+    return str(words[0])
 
 
 def _say(form: str, words: str) -> None:

@@ -122,6 +122,10 @@ class Journal:
         """Rows in the output."""
         return int(self._db.execute("SELECT count(*) FROM rows").fetchone()[0])
 
+    def is_empty(self) -> bool:
+        """Whether nothing is known of any source."""
+        return self._db.execute("SELECT 1 FROM results LIMIT 1").fetchone() is None
+
     def tally(self) -> dict[str, int]:
         """Rows in the output by label or code."""
         query = "SELECT r.code, count(*) FROM rows JOIN results r USING (key) GROUP BY r.code"
@@ -168,7 +172,8 @@ class Journal:
             if forget_all:
                 for table in ("results", "media", "shown"):
                     self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - one of three words
-            self._db.execute("DELETE FROM facts WHERE name IN ('size', 'finished', 'model', 'list')")
+                self._db.execute("DELETE FROM facts WHERE name = 'model'")
+            self._db.execute("DELETE FROM facts WHERE name IN ('size', 'finished', 'list', 'asked')")
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()

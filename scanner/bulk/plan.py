@@ -42,6 +42,8 @@ class Plan:
     keep: bool = False
     follow_s: float | None = None  # keep looking for new rows, a feed so often
     queue: str | None = None  # URL of the Redis whose workers scan
+    api: str | None = None  # URL of the service that scans
+    token: str | None = None  # that it is shown
 
     @property
     def journal(self) -> Path:

@@ -54,6 +54,16 @@ class Patience(msgspec.Struct, frozen=True):
     longest_wait_s: float = 600.0
 
 
+class NoHosts:
+    """What a progress bar asks of hosts, where those who scan elsewhere count them."""
+
+    waiting = 0
+
+    def blocked(self, _now_s: float) -> list[tuple[str, float, int]]:
+        """None that is known of here."""
+        return []
+
+
 @dataclass
 class _Host(Generic[T]):
     name: str

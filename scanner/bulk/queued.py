@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from scanner.bulk.dispatch import Item, Source, host_of
 from scanner.bulk.journal import Journal
 from scanner.bulk.later import Later
-from scanner.bulk.polite import Patience, Policy
+from scanner.bulk.polite import NoHosts, Patience, Policy
 from scanner.bulk.rows import Result
 from scanner.bulk.shards import Answer, Shard, beat_key, rows_key
 from scanner.service import jobs
@@ -51,15 +51,6 @@ class _Out:
     seen_s: float
 
 
-class _NoHosts:
-    """What a progress bar asks of hosts: those are the workers' here."""
-
-    waiting = 0
-
-    def blocked(self, _now_s: float) -> list[tuple[str, float, int]]:
-        return []
-
-
 class QueueDispatch:
     """As `dispatch.Dispatch`, by workers elsewhere; `run` once."""
 
@@ -74,10 +65,12 @@ class QueueDispatch:
         patience: Patience,
         with_hash: bool,
         unlimited: Callable[[str], bool],
+        judged_by: Callable[[str], None],
     ) -> None:
         self._source, self._redis, self._journal, self._settings = source, client, journal, settings
         self._policy, self._patience, self._with_hash, self._unlimited = policy, patience, with_hash, unlimited
-        self.hosts = _NoHosts()
+        self._judged_by = judged_by
+        self.hosts = NoHosts()
         self._run = secrets.token_hex(8)
         self._later: Later[Item] = Later(Item)
         self._put_off: set[str] = set()
@@ -214,6 +207,8 @@ class QueueDispatch:
         item = out.missing.pop(answer.row, None) if out else None
         if out is None or item is None:
             return  # of a shard that was given to another worker in the meantime
+        if answer.result.model_id is not None:
+            self._judged_by(answer.result.model_id)
         self._source.done(item, answer.result)
         for other in self._waiters.pop(item.key, []):
             self._source.done(other, answer.result)

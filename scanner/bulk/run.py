@@ -33,6 +33,7 @@ from scanner.settings import Settings
 if TYPE_CHECKING:
     from scanner.bulk.gallery import Gallery
     from scanner.bulk.queued import QueueDispatch
+    from scanner.bulk.served import ServiceDispatch
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ Further = Callable[[str], Memory]
 class Running:
     """What a progress bar looks at."""
 
-    def __init__(self, book: Book, dispatch: "Dispatch | QueueDispatch", total: int | None) -> None:
+    def __init__(self, book: Book, dispatch: "Dispatch | QueueDispatch | ServiceDispatch", total: int | None) -> None:
         self.book, self.dispatch, self.total = book, dispatch, total
         self.begun_s = time.monotonic()
         self.interrupted = False
@@ -117,8 +118,9 @@ def _opened(plan: Plan, settings: Settings, journal: Journal) -> tuple[Opened, F
 async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None) -> Summary:
     before = desk.journal.count_rows()
     book = Book(desk.opened, desk.journal, desk.output)
-    if plan.queue is not None:
-        running = await _by_workers(plan, settings, desk, book)
+    if plan.queue is not None or plan.api is not None:
+        by = _by_service if plan.queue is None else _by_workers
+        running = await by(plan, settings, desk, book)
         return await _closed(plan, settings, desk, running, before, None)
     async with _judge(settings, given) as model:
         remark = bind_model(plan, desk.journal, scope(model.info.model_id, settings))
@@ -176,14 +178,43 @@ async def _by_workers(plan: Plan, settings: Settings, desk: _Desk, book: Book) -
                 patience=plan.patience,
                 with_hash=plan.with_hash,
                 unlimited=own_network(settings),
+                judged_by=_binder(plan, desk),
             )
-            running = Running(book, dispatch, None)
-            async with (desk.watch or _unwatched)(running):
-                await until_done(running)
+            return await _watched(dispatch, desk, book)
     except redis.RedisError as error:
         msg = f"no Redis answers at {plan.queue}: {error}"
         raise ElsewhereError(msg) from error
+
+
+async def _by_service(plan: Plan, settings: Settings, desk: _Desk, book: Book) -> "Running":
+    """Let a service scan; raises ElsewhereError when none answers there, or not to us."""
+    from scanner.bulk.served import ServiceDispatch  # noqa: PLC0415 - the one way that needs it
+    from scanner.bulk.service import Service  # noqa: PLC0415
+
+    async with Service(plan.api or "", plan.token, user_agent=settings.user_agent) as service:
+        dispatch = ServiceDispatch(book, service, desk.journal, rescan=plan.rescan, judged_by=_binder(plan, desk))
+        return await _watched(dispatch, desk, book)
+
+
+async def _watched(dispatch: "QueueDispatch | ServiceDispatch", desk: _Desk, book: Book) -> "Running":
+    running = Running(book, dispatch, None)
+    async with (desk.watch or _unwatched)(running):
+        await until_done(running)
     return running
+
+
+def _binder(plan: Plan, desk: _Desk) -> Callable[[str], None]:
+    """Who judges elsewhere is known with the first verdict; raises OtherModelError as `bind_model` does."""
+    heard: set[str] = set()
+
+    def judged_by(model_id: str) -> None:
+        if model_id not in heard:
+            remark = bind_model(plan, desk.journal, model_id)
+            heard.add(model_id)
+            if remark:
+                desk.say(remark)
+
+    return judged_by
 
 
 async def until_done(running: Running) -> None:
