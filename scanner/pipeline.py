@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from scanner import wording
 from scanner.cache.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.contract import Failure, Media, Outcome, Verdict
 from scanner.decoding.decode import Decoded, Frame, decode
@@ -250,6 +252,8 @@ class _Work:
         warnings = decoded.warnings
         if len(frames) < len(decoded.frames):
             warnings += (f"{len(frames)} of {len(decoded.frames)} frames were scored; they agree.",)
+        most = max(Counter(face.frame for face in faces).values(), default=0)
+        warnings += wording.crowded(most, self.scanner.settings.max_faces)
         return judge(
             faces,
             [_info(frame) for frame in frames],

@@ -113,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Scans waiting in the interactive queue beyond which new ones are refused for a while."""
     max_queued_bulk: Positive = 100_000
     """Scans waiting in the bulk queue beyond which new ones are refused for a while."""
-    max_batch_urls: Positive = 10_000
+    max_batch_urls: Annotated[int, Meta(gt=0, le=10_000)] = 10_000
     """Most URLs in one batch."""
     redis_url: str = ""
     """Redis of queue and ledger: redis://host:6379/0, unix:///run/redis.sock; empty = `laescan serve` starts one."""

@@ -152,6 +152,13 @@ def shrunk(scale: float) -> tuple[str, ...]:
     return (f"For inpainted parts the picture was looked at shrunk to {scale:.0%}; small ones may be missed.",)
 
 
+def crowded(most_in_a_frame: int, limit: int) -> tuple[str, ...]:
+    """A warning where a frame has as many faces as are looked at, and may have more."""
+    if most_in_a_frame < limit:
+        return ()
+    return (f"There may be more faces: only the {limit} largest of a frame were looked at.",)
+
+
 def label_of(score: float | None, verdict: Verdict) -> Label:
     """What one face or frame may be called: by its own score, but never more than all faces together say."""
     whole = of_faces(verdict)

@@ -85,7 +85,7 @@ def decode(source: BinaryIO, payload: BinaryIO, options: dict[str, Any]) -> dict
     Raises TooManyPixels (from the header, before any pixel is decoded) and BrokenMedia.
     """
     wanted = msgspec.convert(options, Wanted)
-    ceiling = wanted.max_pixels // 2  # Pillow only warns up to twice that, and then raises
+    ceiling = -(-wanted.max_pixels // 2)  # Pillow only warns up to twice that, and then raises
     Image.MAX_IMAGE_PIXELS = (
         ceiling if wanted.format == "webp" else None
     )  # its decoder allocates before we see the size
