@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bulk_site import NETWORK, Site, picture
+from verdicts import still, surveyed
 
 from scanner.bulk import polite
 from scanner.bulk.book import OtherListError, OtherModelError
 from scanner.bulk.plan import Plan
 from scanner.bulk.polite import Patience
-from scanner.bulk.rows import OutputError
+from scanner.bulk.rows import COLUMNS, OutputError, result_of
 from scanner.bulk.run import run
-from scanner.contract import ModelInfo
+from scanner.contract import ModelInfo, Outcome
 from scanner.detection.faces import Face, Quality
 from scanner.detection.model import SeenFace
 from scanner.settings import Settings
@@ -124,6 +125,13 @@ def test_columns_pass_through_into_every_form(site, tmp_path):
             (3, "9", 0),
         ]
     db.close()
+
+
+def test_regions_are_counted_where_somebody_looked_for_them():
+    found = [still(), still(survey=surveyed()), still(survey=surveyed((100, 100, 260, 260)))]
+    rows = [result_of(Outcome(source="x", verdict=verdict)) for verdict in found]
+    assert [row.regions for row in rows] == [None, 0, 1]
+    assert ("regions", int) in COLUMNS
 
 
 def test_parquet_comes_and_goes(site, tmp_path):
@@ -278,7 +286,7 @@ import asyncio, sys
 from test_bulk import Glimpse, QUICK
 from scanner.bulk.plan import Plan
 from scanner.bulk.run import run
-from scanner.contract import ModelInfo
+from scanner.contract import ModelInfo, Outcome
 from scanner.settings import Settings
 from scanner.verdict import Calibration
 from pathlib import Path

@@ -23,7 +23,7 @@ import msgspec
 
 from scanner.bulk.rows import OutputError, Result
 
-SCHEMA: Final = "1"
+SCHEMA: Final = "2"  # 1 had no column `regions`
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, code TEXT, result BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS media (sha256 BLOB PRIMARY KEY, key BLOB) WITHOUT ROWID;

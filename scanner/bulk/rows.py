@@ -43,6 +43,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int | None = None
     frames: int | None = None
     faces: int | None = None
+    regions: int | None = None  # null where only faces were looked at
     worst_start_s: float | None = None
     worst_end_s: float | None = None
     sha256: str | None = None
@@ -89,6 +90,7 @@ def result_of(outcome: Outcome, *, attempts: int = 1, total_s: float | None = No
         size_bytes=media.size_bytes,
         frames=len(verdict.frames),
         faces=len({face.track for face in verdict.faces}),
+        regions=None if verdict.region_threshold is None else len(verdict.regions),
         worst_start_s=span.start_s if span else None,
         worst_end_s=span.end_s if span else None,
         sha256=media.sha256,
