@@ -25,12 +25,13 @@ FAILURES_PER_MIN: Final = 20
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and what the limiter said of the request (null: not counted)."""
+    """Who asks, and what the limiter said of the request (null: not counted) by which policy."""
 
     tenant: str
     scope: Scope
     token: str | None = None
     leave: Leave | None = None
+    policy: str = ""
 
 
 caller_key: Final = web.RequestKey("caller", Caller)
@@ -98,12 +99,13 @@ class Door:
             msg = "only pages of this server, extensions with a token and those in LAESCAN_EXTENSION_IDS may call it"
             raise OriginRefused(msg)
 
+    def stranger(self, request: web.Request) -> Caller | None:
+        """Who asks without a token, where none is needed; at once, since every local request does."""
+        return None if self._needs_token or "Authorization" in request.headers else LOCAL
+
     async def identify(self, request: web.Request, *, scope: Scope, policy: str) -> Caller:
-        """The caller, counted; raises Unauthenticated, ScopeMissing or TooManyRequests."""
-        given = request.headers.get("Authorization")
-        if given is None and not self._needs_token:
-            return LOCAL
-        kind, _, text = (given or "").partition(" ")
+        """The caller with this token, counted; raises Unauthenticated, ScopeMissing or TooManyRequests."""
+        kind, _, text = request.headers.get("Authorization", "").partition(" ")
         token = await self._tokens.find(text.strip()) if kind.lower() == "bearer" else None
         if token is None:
             await self._count_failure(request)
@@ -116,7 +118,7 @@ class Door:
         if Scope.named(token.scope) < scope:
             msg = f"this token has the scope `{token.scope}`, the request needs `{scope.name.lower()}`"
             raise ScopeMissing(msg)
-        return Caller(token.tenant, Scope.named(token.scope), token.id, leave)
+        return Caller(token.tenant, Scope.named(token.scope), token.id, leave, policy)
 
     async def _count_failure(self, request: web.Request) -> None:
         leave = await self._limiter.spend(request.remote or "", policy="failures", per_min=FAILURES_PER_MIN)
@@ -125,6 +127,7 @@ class Door:
             raise TooManyRequests(msg, retry_after_s=leave.wait_s)
 
 
+@lru_cache(1024)  # asked for every request, and a client's Host stays the same
 def _name(host: str) -> str:
     """The name in a Host header, without the port; "" for nonsense."""
     if host.startswith("["):

@@ -11,11 +11,11 @@ from redis.backoff import NoBackoff
 
 from api.access import Door
 from api.assets import DESCRIPTION
-from api.bodies import BATCH_BYTES
+from api.bodies import BATCH_BYTES, DRESS
 from api.limits import Limiter
 from api.lookups import Lookups
 from api.metrics import Metrics
-from api.middleware import Edge
+from api.middleware import ANY, Edge
 from api.openapi import describe
 from api.routes import ENDPOINTS
 from api.service import SERVICE, Service
@@ -49,8 +49,8 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
     ledger, cache = Ledger(redis, settings), VerdictCache(redis, settings)
     metrics = Metrics(ledger, cache)
     door = Door(settings, Tokens(redis), Limiter(redis))
-    edge = Edge(door, metrics, {(endpoint.method, endpoint.path): endpoint for endpoint in ENDPOINTS})
-    app = web.Application(middlewares=[web.middleware(edge)], client_max_size=BATCH_BYTES)
+    edge = Edge(door, metrics)
+    app = web.Application(client_max_size=BATCH_BYTES)
     jobs = Jobs.connect(settings.redis_url)
     app[SERVICE] = Service(
         settings=settings,
@@ -63,9 +63,10 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
         signer=Signer(settings),
     )
     app[DESCRIPTION] = describe(ENDPOINTS)
-    app.on_response_prepare.append(edge.dress)
+    app[DRESS] = edge.dress
     for endpoint in ENDPOINTS:
-        app.router.add_route(endpoint.method, endpoint.path, endpoint.handler)
+        app.router.add_route(endpoint.method, endpoint.path, edge.guarding(endpoint))
+    app.router.add_route(ANY, "/{path:.*}", edge.lost())
 
     async def close(_app: web.Application) -> AsyncIterator[None]:
         yield

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from api.access import caller_key
-from api.bodies import BATCH_BYTES, answer, read_json, read_query
+from api.bodies import BATCH_BYTES, answer, open_stream, read_json, read_query
 from api.errors import Invalid, NotFound
 from api.messages import Batch, BatchRow, ResultsQuery, SubmitBatch
 from api.scans import claim_key, clean_url, digest_of, enqueue, refuse_when_full
@@ -86,8 +86,7 @@ async def results(request: web.Request) -> web.StreamResponse:
     service, tenant = request.app[SERVICE], request[caller_key].tenant
     position = read_query(request, ResultsQuery).after
     header = await _known(request)
-    stream = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await stream.prepare(request)
+    stream = await open_stream(request, "application/x-ndjson")
     while position < header.count:
         members = await _members(service, request.match_info["id"], position, READ_AT_ONCE)
         if not members:

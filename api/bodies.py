@@ -3,6 +3,7 @@
 One reason: a body of 1 GB or JSON nested 10,000 deep is refused in the same way, and with flat memory, everywhere.
 """
 
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -12,6 +13,9 @@ from api.errors import BadRequest, BodyTooLarge, Invalid, UnsupportedType
 
 SUBMIT_BYTES: Final = 64_000
 BATCH_BYTES: Final = 2_000_000
+
+DRESS: Final[web.AppKey[Callable[[web.Request, web.StreamResponse], None]]] = web.AppKey("dress")
+"""What adds the headers that every answer carries."""
 
 T = TypeVar("T")
 
@@ -56,6 +60,15 @@ def read_query(request: web.Request, kind: type[T]) -> T:
 def answer(body: msgspec.Struct, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A struct as JSON."""
     return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json", headers=headers)
+
+
+async def open_stream(request: web.Request, content_type: str, **headers: str) -> web.StreamResponse:
+    """An answer that is written as it comes to be known; the names of further headers are written with `_`."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    stream = web.StreamResponse(headers={"Content-Type": content_type, **named})
+    request.app[DRESS](request, stream)
+    await stream.prepare(request)
+    return stream
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:

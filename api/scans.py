@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from yarl import URL
 
 from api.access import caller_key
-from api.bodies import SUBMIT_BYTES, answer, read_json, read_query
+from api.bodies import SUBMIT_BYTES, answer, open_stream, read_json, read_query
 from api.errors import BadRequest, NotFound, QueueFull
 from api.messages import OverlayQuery, Scan, SubmitScan, WaitQuery
 from api.service import SERVICE, Service
@@ -125,8 +125,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     """GET /v1/scans/{id}/events: every change as `scan`, the last one as `end`."""
     service = request.app[SERVICE]
     row = await row_of(request)
-    stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
-    await stream.prepare(request)
+    stream = await open_stream(request, "text/event-stream", X_Accel_Buffering="no")
     beat = asyncio.create_task(_beat(stream))
     try:
         async for now in service.ledger.events(row.id, tenant=row.tenant):
