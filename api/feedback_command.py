@@ -9,8 +9,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from api.feedback import reports
-from scanner.folders import state_folder
-from scanner.service.embedded import socket_url
+from scanner.service.embedded import service_url
 from scanner.settings import Settings
 
 
@@ -20,8 +19,7 @@ def run(settings: Settings, *, tenant: str | None = None) -> list[str]:
 
 
 async def _run(settings: Settings, tenant: str | None) -> list[str]:
-    url = settings.redis_url or socket_url(state_folder(settings) / "redis")  # as `laescan serve` lays it out
-    async with Redis.from_url(url) as redis:
+    async with Redis.from_url(service_url(settings)) as redis:
         found = [one async for one in reports(redis) if tenant in {None, one.tenant}]
     found.sort(key=lambda report: report.feedback.created_s)
     return [

@@ -13,8 +13,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from api.tokens import Scope, Token, Tokens
-from scanner.folders import state_folder
-from scanner.service.embedded import socket_url
+from scanner.service.embedded import service_url
 from scanner.settings import Settings, SettingsError
 
 UNITS_S: Final = {"h": 3_600, "d": 86_400, "w": 604_800}
@@ -27,8 +26,7 @@ def run(given: argparse.Namespace, settings: Settings) -> list[str]:
 
 
 async def _run(given: argparse.Namespace, settings: Settings) -> list[str]:
-    url = settings.redis_url or socket_url(state_folder(settings) / "redis")  # as `laescan serve` lays it out
-    async with Redis.from_url(url) as redis:
+    async with Redis.from_url(service_url(settings)) as redis:
         tokens = Tokens(redis)
         if given.action == "create":
             return await _create(given, tokens)

@@ -10,6 +10,7 @@ from redis_server import redis_in
 
 from scanner.cache import verdicts as cache_module
 from scanner.cache.buckets import Buckets
+from scanner.cache.upkeep import purge
 from scanner.cache.urls import canonical_url
 from scanner.cache.validators import Validators
 from scanner.cache.verdicts import VerdictCache
@@ -340,8 +341,10 @@ def test_a_purge_takes_all_that_is_ours_and_nothing_else(with_cache):
         await cache.remember(verdict_on(sha(1)), url=URL, pixels=sha(9))
         await cache.forget(sha(1), model_id=MODEL)
         assert await cache.by_url(URL, tenant="", model_id=MODEL) is None
-        assert await cache.purge() == 4
-        assert [key async for key in client.scan_iter()] == [b"ledger:1"]
+        await cache.announce(ModelInfo("m", "cpu", "fp32"))
+        await cache.remember(verdict_on(sha(2)))
+        assert await purge(client) == 1
+        assert sorted([key async for key in client.scan_iter()]) == [b"ledger:1", b"m1:model"]
 
     with_cache(work)
 

@@ -156,7 +156,7 @@ class VerdictCache:
         free = max(0, PREFIX_BITS - len(bits))
         first = int(bits[:PREFIX_BITS], 2) << free
         buckets = [b"%03x" % (first + i) for i in range(1 << free)]
-        records, corrupt = await self._digests(model_id).read(buckets)
+        records, corrupt = await self._digests(self.scope(model_id)).read(buckets)
         await self._corrupt("k", corrupt)
         digests = sorted(record.hex() for record in records if f"{int.from_bytes(record):0256b}".startswith(bits))
         if len(digests) > MAX_PREFIX_ANSWERS:
@@ -181,7 +181,7 @@ class VerdictCache:
         """What the URL led to when this tenant last looked, for asking its server whether that still holds."""
         value = await self._redis.get(_url_key(url, tenant))
         try:
-            return None if value is None else _read_pointer(_raw(value))
+            return None if value is None else _read_pointer(raw(value))
         except ValueError:
             await self._corrupt("u", 1)
             return None
@@ -190,7 +190,7 @@ class VerdictCache:
         """Who judges now, as the engine's side last announced it: what to ask for before any model is loaded."""
         value = await self._redis.get(f"{PREFIX}model")
         try:
-            return None if value is None else decoded(_MODEL, _raw(value))
+            return None if value is None else decoded(_MODEL, raw(value))
         except ValueError:
             await self._corrupt("model", 1)
             return None
@@ -212,18 +212,19 @@ class VerdictCache:
         """
         sha256, model_id = verdict.media.sha256, verdict.model.model_id
         age_s = verdict.cache.age_s or 0.0
-        value = _Remembered(time.time() - age_s, msgspec.structs.replace(verdict, cache=CacheInfo()))
-        ttl_s = UNSURE_TTL_S if verdict.label is Label.INCONCLUSIVE else VERDICT_TTL_S
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(self._verdict_key(model_id, sha256), msgspec.msgpack.encode(value), ex=ttl_s)
+            pipe.set(self._verdict_key(model_id, sha256), packed(verdict, time.time() - age_s), ex=lifetime_s(verdict))
             if pixels is not None:
                 pipe.set(_pixels_key(pixels), sha256, ex=VERDICT_TTL_S)
             if url is not None:
                 pipe.set(_url_key(url, tenant), _pointer_to(sha256, validators), ex=URL_TTL_S)
             pipe.hincrby(f"{PREFIX}stats", f"remembered:{self.scope(model_id)}", 1)
             await pipe.execute()
-        digest = bytes.fromhex(sha256)
-        full = await self._digests(model_id).add([(sha256[:3].encode(), digest)])
+        await self.index([sha256], scope=self.scope(model_id))
+
+    async def index(self, digests: Sequence[str], *, scope: str) -> None:
+        """Let `by_prefix` find what is kept in a scope."""
+        full = await self._digests(scope).add([(sha256[:3].encode(), bytes.fromhex(sha256)) for sha256 in digests])
         await self.count("full:k", full)
 
     async def remember_url(self, sha256: str, *, url: str, tenant: str, validators: Validators = NO_VALIDATORS) -> None:
@@ -240,17 +241,10 @@ class VerdictCache:
         """Drop the verdict on these bytes; pointers to it then lead nowhere, which is a miss."""
         await self._redis.delete(self._verdict_key(model_id, sha256))
 
-    async def purge(self) -> int:
-        """Forget everything, near tier included; out: how many keys went."""
-        gone = 0
-        async for key in self._redis.scan_iter(match=f"{PREFIX}*", count=1_000):
-            gone += await self._redis.unlink(key)
-        return gone
-
     async def stats(self) -> dict[str, int]:
         """Verdicts remembered, corrupt and full keys met, near hits refused, since the last purge, by all processes."""
         found = await self._redis.hgetall(f"{PREFIX}stats")
-        return {_raw(name).decode(): int(value) for name, value in found.items()}
+        return {raw(name).decode(): int(value) for name, value in found.items()}
 
     async def count(self, name: str, times: int = 1) -> None:
         """Add to `stats`; for what is rare, since it costs a round trip."""
@@ -259,8 +253,8 @@ class VerdictCache:
 
     # ------------------------------------------------------------ within
 
-    def _digests(self, model_id: str) -> Buckets:
-        prefix = f"{PREFIX}k:{self.scope(model_id)}:".encode()
+    def _digests(self, scope: str) -> Buckets:
+        prefix = f"{PREFIX}k:{scope}:".encode()
         return Buckets(self._redis, prefix, size_bytes=32, life_s=VERDICT_TTL_S)
 
     def scope(self, model_id: str) -> str:
@@ -301,12 +295,28 @@ class VerdictCache:
         return verdict
 
 
+def packed(verdict: Verdict, stored_s: float) -> bytes:
+    """A verdict as it lies in Redis; when it was made is told by `stored_s`, and how it came here is forgotten."""
+    return msgspec.msgpack.encode(_Remembered(stored_s, msgspec.structs.replace(verdict, cache=CacheInfo())))
+
+
+def unpacked(value: bytes) -> tuple[Verdict, float]:
+    """What `packed` packed; raises ValueError."""
+    found = decoded(_REMEMBERED, value)
+    return found.verdict, found.stored_s
+
+
+def lifetime_s(verdict: Verdict) -> int:
+    """How long it is remembered."""
+    return UNSURE_TTL_S if verdict.label is Label.INCONCLUSIVE else VERDICT_TTL_S
+
+
 def is_sha256(text: str) -> bool:
     """Whether it is the 64 lower-case hex digits of a sha256."""
     return _HEX.fullmatch(text) is not None
 
 
-def _raw(value: bytes | str) -> bytes:
+def raw(value: bytes | str) -> bytes:
     """What Redis answers, whose client may be one that decodes."""
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 

@@ -12,7 +12,8 @@ import stat
 from importlib import util
 from pathlib import Path
 
-from scanner.settings import SettingsError
+from scanner.folders import state_folder
+from scanner.settings import Settings, SettingsError
 
 _SOCKET = "redis.sock"
 _LONGEST_SOCKET_BYTES = 107  # sun_path, unix(7)
@@ -21,6 +22,16 @@ _LONGEST_SOCKET_BYTES = 107  # sun_path, unix(7)
 def socket_url(folder: Path) -> str:
     """Where the Redis of this folder answers."""
     return f"unix://{folder / _SOCKET}"
+
+
+def service_url(settings: Settings) -> str:
+    """Where queue and ledger are: the Redis that is named, or the one of `laescan serve` here."""
+    return settings.redis_url or socket_url(state_folder(settings) / "redis")
+
+
+def cache_url(settings: Settings) -> str:
+    """Where the remembered verdicts are."""
+    return settings.cache_url or service_url(settings)
 
 
 def redis_command(folder: Path) -> list[str]:
