@@ -171,8 +171,8 @@ def test_a_scan_given_back_keeps_its_place_and_its_attempts(url: str) -> None:
         fence = (await call(ledger, "start", first.id, "w", 15_000))[0]
         assert await call(ledger, "give_back", first.id, fence, 1, 1) == b"later"
         await asyncio.sleep(0.01)
-        assert await call(ledger, "take_due", 10) == [first.id.encode(), b"interactive"]
-        assert await call(ledger, "take_due", 10) == []
+        assert await call(ledger, "take_due", 10, 60_000) == [first.id.encode(), b"interactive"]
+        assert await call(ledger, "take_due", 10, 60_000) == []
 
     with_ledger(url, steps)
 

@@ -12,7 +12,9 @@ from crew import children, is_alive, until
 
 RUN = """
 import asyncio, sys, os
+from scanner.service import pulse
 from scanner.service.supervisor import Program, Supervisor
+pulse.STOPPED_S = 0.5
 programs = [
     Program(f"p{{n}}", (sys.executable, "-u", "-c", code), os.environ, drain_s=1.0)
     for n, code in enumerate({codes!r})
@@ -100,3 +102,14 @@ def test_a_program_that_was_told_something_wrong_ends_the_service(supervise) -> 
 def test_a_line_without_end_does_not_stop_the_log(supervise) -> None:
     process = supervise("import time\nprint('x' * 3_000_000)\nprint('still here')\ntime.sleep(60)")
     assert " p0 " in saying(process, "still here")
+
+
+def test_what_is_stopped_and_left_so_is_started_again(supervise) -> None:
+    process = supervise(SLEEP)
+    saying(process, "up")
+    (first,) = children(process.pid)
+    os.kill(first, signal.SIGSTOP)
+    assert "p0 has been stopped" in saying(process, "has been stopped")
+    saying(process, "up")
+    (second,) = children(process.pid)
+    assert second != first

@@ -14,6 +14,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from scanner.service import jobs, telemetry
+from scanner.service.lease import Lease, take_due
 from scanner.service.reconciler import Reconciler
 from scanner.settings import Settings
 
@@ -234,3 +235,38 @@ def test_nothing_in_redis_or_in_the_log_shows_what_a_url_hides(crew, origin, wor
     assert b"hidden" not in (crew.folder / "workers.log").read_bytes()
     shown = [key for key in crew.redis.keys("rq:*") if crew.redis.type(key) == b"hash"]
     assert b"hidden" not in json.dumps([str(crew.redis.hgetall(key)) for key in shown]).encode()
+
+
+class Clock:
+    """Stands between a reconciler and its Redis, and has Redis's clock set."""
+
+    def __init__(self, client):
+        self.client, self.ahead_s = client, 0
+
+    def time(self):
+        seconds, micros = self.client.time()
+        return seconds + self.ahead_s, micros
+
+
+def test_a_clock_that_is_set_ends_no_lease_by_itself(crew) -> None:
+    reconciler = Reconciler(crew.redis, Settings())
+    reconciler._redis = clock = Clock(crew.redis)
+    assert not reconciler._clock_jumped()
+    for ahead_s in (3600, 0, -3600):
+        clock.ahead_s = ahead_s
+        assert reconciler._clock_jumped()
+        assert not reconciler._clock_jumped()
+
+
+def test_a_lease_from_before_the_clock_was_set_back_ends_as_soon_as_any(crew) -> None:
+    id_, later = crew.scan("http://127.0.0.5/x.jpg"), crew.scan("http://127.0.0.5/y.jpg")
+    lease = Lease.start(crew.redis, id_, owner="dead")
+    Lease.start(crew.redis, later, owner="dead").give_back(strike=True, delay_s=5)
+    an_hour_ahead = int(crew.redis.zscore("laescan:leases", id_)) + 3_600_000
+    crew.redis.zadd("laescan:leases", {id_: an_hour_ahead})
+    crew.redis.zadd("laescan:due", {later: an_hour_ahead})
+    assert Lease.take_expired(crew.redis, most=10) == []
+    assert crew.redis.zscore("laescan:leases", id_) < an_hour_ahead - 3_500_000
+    assert take_due(crew.redis, most=10) == [(later, "interactive")]
+    assert lease.renew()
+    crew.redis.flushall()

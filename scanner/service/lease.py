@@ -14,11 +14,13 @@ import redis
 
 from scanner.contract import Outcome, QueueName, ScanRequest
 from scanner.errors import Poisoned
-from scanner.service.ledger import ARTIFACT, ROW, STEPS, acceptance, failure_outcome
+from scanner.service.ledger import ROW, STEPS, acceptance, failure_outcome
 from scanner.settings import Settings
 
 LEASE_MS: Final = 15_000
 """A worker that has not renewed for so long is dead: four renewals that got lost, or one machine."""
+LONGEST_DELAY_MS: Final = 60_000
+"""No next try is further away than this; what seems to be was planned before the clock was set back."""
 MOST_ATTEMPTS: Final = 3
 """A scan whose workers died this often is not tried again."""
 
@@ -90,10 +92,6 @@ class Lease:
         self.client.hincrby("laescan:tally", "poisoned", 1)
         return None
 
-    def put_artifact(self, name: str, data: bytes, settings: Settings) -> None:
-        """Leave something beside the outcome, for a shorter time: a report is a hundred times as large."""
-        self.client.set(f"{ARTIFACT}{self.id}:{name}", data, ex=int(settings.artifact_ttl_s))
-
 
 def accept(client: redis.Redis, request: ScanRequest) -> tuple[str, bool]:
     """As `Ledger.accept_for_queue`, for a worker that wants something scanned; out: the id, whether it needs a job."""
@@ -103,7 +101,7 @@ def accept(client: redis.Redis, request: ScanRequest) -> tuple[str, bool]:
 
 def take_due(client: redis.Redis, *, most: int) -> list[tuple[str, QueueName]]:
     """Rows whose delayed next try is due: each needs a job in its queue now."""
-    found = [one.decode() for one in cast("list[bytes]", _step(client, "take_due", most))]
+    found = [one.decode() for one in cast("list[bytes]", _step(client, "take_due", most, LONGEST_DELAY_MS))]
     return [(id_, msgspec.convert(queue, QueueName)) for id_, queue in zip(found[::2], found[1::2], strict=True)]
 
 

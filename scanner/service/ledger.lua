@@ -11,6 +11,7 @@
 -- laescan:flight:DIGEST   the id that is queued or running for the same ask
 -- laescan:idempotent:DIGEST   "id digest-of-the-request"
 -- laescan:tally           counters: accepted joined done failed cancelled poisoned requeued
+-- laescan:since           ms of the first scan that was accepted since this Redis was empty
 -- laescan:changes         channel: ids of rows that changed
 --
 -- Clocks of machines differ and jump: time is Redis's, everywhere.
@@ -86,6 +87,7 @@ function step.accept(id, tenant, source, request, queue, flight, idempotent, dig
   redis.call('ZADD', QUEUED .. queue, order, id)
   redis.call('SET', flight, id)
   keep(id)
+  redis.call('SET', 'laescan:since', ms(now_ms()), 'NX')
   count('accepted')
   return {'new', id}
 end
@@ -97,6 +99,15 @@ function step.cancel(id, tenant, outcome, ttl_s)
   if not open(found[2]) then return 0 end
   redis.call('HINCRBY', ROW .. id, 'fence', 1)
   finish(id, 'cancelled', outcome, ttl_s)
+  return 1
+end
+
+-- 1 = forgotten with the keys that belong to it, 0 = it has not ended, -1 = no such scan
+function step.forget(id, tenant, ...)
+  local found = get(id, 'tenant', 'state')
+  if found[1] ~= tenant then return -1 end
+  if open(found[2]) then return 0 end
+  redis.call('DEL', ROW .. id, ...)
   return 1
 end
 
@@ -150,9 +161,18 @@ function step.give_back(id, fence, strike, delay_ms)
   return 'later'
 end
 
+-- No lease ends later than a lease from now: one that seems to was given before the clock was set back.
+local function shorten(lease_ms)
+  local latest = ms(now_ms() + lease_ms)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '(' .. latest, '+inf')) do
+    redis.call('ZADD', LEASES, latest, id)
+  end
+end
+
 -- {id, fence, ...} of running rows whose lease ended; their fence moves, so that only the caller may write them now
 function step.take_expired(limit, lease_ms)
   local out = {}
+  shorten(lease_ms)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', ms(now_ms()), 'LIMIT', 0, limit)) do
     if get(id, 'state')[1] == 'running' then
       out[#out + 1] = id
@@ -165,9 +185,12 @@ function step.take_expired(limit, lease_ms)
   return out
 end
 
--- {id, queue, ...} of queued rows whose next try is due
-function step.take_due(limit)
+-- {id, queue, ...} of queued rows whose next try is due, or is so far away that the clock must have been set back
+function step.take_due(limit, most_ms)
   local out = {}
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '(' .. ms(now_ms() + most_ms), '+inf')) do
+    redis.call('ZADD', DUE, ms(now_ms()), id)
+  end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', ms(now_ms()), 'LIMIT', 0, limit)) do
     redis.call('ZREM', DUE, id)
     local found = get(id, 'state', 'queue')

@@ -8,6 +8,7 @@ It runs in a thread beside the worker, so it lives as long as any worker does, a
 
 import logging
 import threading
+import time
 from typing import Final, cast
 
 import redis
@@ -27,7 +28,8 @@ PERIOD_S: Final = 5.0
 _LOCK, _LOCK_MS = "laescan:reconciler", 4_000
 _AT_ONCE: Final = 1_000  # rows looked at in one pass; the oldest, so that those behind get their turn
 _SETTLED_MS: Final = 5_000  # a row gets its job within milliseconds; after so long there is none
-_SWEEP_EVERY = 120  # passes: ten minutes
+_SWEEP_EVERY = 12  # passes: a minute
+_JUMP_S: Final = 2.0  # by which Redis's clock may differ from ours between two passes and is still the same clock
 
 
 class Reconciler:
@@ -36,6 +38,7 @@ class Reconciler:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis, self._settings, self._jobs = client, settings, Jobs(client)
         self._stopped = threading.Event()
+        self._offset_s: float | None = None
 
     def start(self) -> None:
         """Run in a daemon thread until the process ends or `stop`."""
@@ -49,7 +52,7 @@ class Reconciler:
         passes = 0
         while not self._stopped.wait(PERIOD_S):
             try:
-                if self._redis.set(_LOCK, b"", nx=True, px=_LOCK_MS):
+                if not self._clock_jumped() and self._redis.set(_LOCK, b"", nx=True, px=_LOCK_MS):
                     self.reconcile()
                 passes += 1
                 if passes % _SWEEP_EVERY == 0:
@@ -57,6 +60,18 @@ class Reconciler:
                     sweep_spool(self._settings)
             except (RedisError, OSError) as error:
                 log.warning("reconciling failed, trying again: %s", error)
+
+    def _clock_jumped(self) -> bool:
+        """Whether Redis's clock was set since the last pass: then all leases look ended, and by the next pass none does.
+
+        Each living worker renews its lease every second, in the new time.
+        """
+        seconds, micros = self._redis.time()
+        before_s, self._offset_s = self._offset_s, seconds + micros / 1e6 - time.monotonic()
+        jumped = before_s is not None and abs(self._offset_s - before_s) > _JUMP_S
+        if jumped:
+            log.warning("Redis's clock was set; leases are judged in the next pass")
+        return jumped
 
     def reconcile(self) -> None:
         """Take back, put again; raises RedisError."""

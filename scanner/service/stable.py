@@ -15,6 +15,8 @@ from typing import Final
 import msgspec
 
 from scanner.contract import ScanRequest
+from scanner.folders import sweep_scratch
+from scanner.service.pulse import Pulse
 from scanner.settings import Settings
 
 MESSAGE_BYTES: Final = 64_000
@@ -58,6 +60,7 @@ class Stable:
 
     def _start(self) -> None:
         self.kill()
+        sweep_scratch()  # what the last one had on disk
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -66,6 +69,7 @@ class Stable:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # a Ctrl-C in the terminal is for the supervisor
             )
+        self._pulse = Pulse(self._process.pid)
         with contextlib.suppress(HorseDiedError):
             if self.heard(self._settings.engine_timeout_s + _START_S) == READY:
                 return
@@ -83,8 +87,12 @@ class Stable:
             raise HorseDiedError(msg) from error
 
     def heard(self, timeout_s: float) -> bytes | None:
-        """The horse's next word; None when it says nothing in time. Raises HorseDiedError when it is gone."""
+        """The horse's next word; None when it is silent for so long. Raises HorseDiedError when it is gone or stopped."""
         assert self._connection is not None  # noqa: S101 - `ready` came first
+        if self._pulse.is_lost():
+            self.kill()
+            msg = "the horse was stopped and left so"
+            raise HorseDiedError(msg)
         if not select.select([self._connection], [], [], timeout_s)[0]:
             return None
         with contextlib.suppress(OSError):

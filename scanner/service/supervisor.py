@@ -1,7 +1,7 @@
 """Programs in, the same programs running out, until a signal ends them in order.
 
 In: `Program`s, in groups that start one after the other and stop in reverse. Out: an exit code.
-One reason: whatever dies is started again, and what it said stands in one log under its name.
+One reason: whatever dies, or stands still, is started again, and what it said stands in one log under its name.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from scanner.service.pulse import STOPPED_S, Pulse
+
 log = logging.getLogger(__name__)
 
 USAGE: Final = 2
@@ -24,6 +26,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _HEALTHY_S = 10.0  # who lived so long is started again at once
 _LAST_WORDS_S = 5.0  # between the second signal and the kill
 _LINE_BYTES = 1 << 20
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,10 @@ class Supervisor:
                 start_new_session=True,  # a Ctrl-C in the terminal is for us
             )
             self._running[program.name] = process
+            watching = asyncio.create_task(_watch(program.name, process))
             await _pass_on(program.name, process)
             status = await process.wait()
+            watching.cancel()
             del self._running[program.name]
             if self._stopping.is_set():
                 return
@@ -154,6 +159,15 @@ async def _pass_on(name: str, process: Process) -> None:
         moment = time.strftime("%Y-%m-%d %H:%M:%S")
         sys.stderr.write(f"{moment} {name:<10} {line.decode(errors='replace').rstrip()}\n")
         sys.stderr.flush()
+
+
+async def _watch(name: str, process: Process) -> None:
+    """Kill it once it was stopped for too long: it would never end, and so never be started again."""
+    pulse = Pulse(process.pid)
+    while not pulse.is_lost():  # noqa: ASYNC110 - a stopped process tells nobody
+        await asyncio.sleep(_LOOK_EVERY_S)
+    log.error("%s has been stopped for %g s; killing it", name, STOPPED_S)
+    _signal(process, signal.SIGKILL)
 
 
 def _signal(process: Process, number: int) -> None:

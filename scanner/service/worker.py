@@ -20,7 +20,9 @@ from typing import Final
 from uuid import uuid4
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from rq import SimpleWorker
 from rq.job import Job
 from rq.queue import Queue
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 BULK_FIRST_EVERY: Final = 8
 """Turns after which bulk goes first once, so that a busy day does not starve it."""
 _RENEW_EVERY_S = 1.0  # also how soon a cancelled scan's horse is killed
+_REDIS_TIMEOUT_S = 1.0
 _WORKER_TTL_S = 30  # rq: waits half of it for a job, then says that it lives
 _MOST_REDIS_PAUSE_S = 5.0
 
@@ -65,7 +68,14 @@ class Worker(SimpleWorker):
             log_job_description=False,
         )
         self._settings, self._turns = settings, 0
-        self._jobs = jobs.Jobs(client)
+        # Its own connection for leases: rq's waits 25 s for an answer, and a deadline must not wait for Redis.
+        self._redis = redis.Redis.from_url(
+            settings.redis_url,
+            socket_timeout=_REDIS_TIMEOUT_S,
+            socket_connect_timeout=_REDIS_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._jobs = jobs.Jobs(self._redis)
         self._stable = Stable(settings)
         jobs.run_with(self.scan)
 
@@ -99,10 +109,11 @@ class Worker(SimpleWorker):
 
     def scan(self, scan_id: str) -> None:
         """What `jobs.scan` does here: from the queued row to its outcome, or back into the queue."""
-        lease = Lease.start(self.connection, scan_id, owner=self.name)
+        self._stable.ready()  # it is, unless Redis went away between two jobs
+        lease = Lease.start(self._redis, scan_id, owner=self.name)
         if lease is None or lease.request is None:
-            if not self.connection.exists(ROW + scan_id):
-                self.connection.hincrby(TALLY, "orphan_jobs", 1)
+            if not self._redis.exists(ROW + scan_id):
+                self._redis.hincrby(TALLY, "orphan_jobs", 1)
             return
         task = Task(scan_id, lease.fence, lease.attempt, lease.waited_s, lease.request)
         try:
