@@ -57,7 +57,7 @@ def test_without_a_redis_on_the_path_the_one_in_the_wheel_is_taken(monkeypatch) 
 
 
 def test_two_services_do_not_share_a_state(tmp_path: Path) -> None:
-    with serve._alone(tmp_path):
+    with serve.alone(tmp_path):
         refused = laescan("serve", LAESCAN_STATE=str(tmp_path))
     assert refused.returncode == 2
     assert "another `laescan serve`" in refused.stderr

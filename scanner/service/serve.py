@@ -87,7 +87,7 @@ def run(given: argparse.Namespace) -> int:
             raise SettingsError(msg)
         middle = _middle(settings, environ, own_engine=not _engine_answers(settings))
         return asyncio.run(Supervisor(middle).run(lambda: log.info("working; Ctrl+C ends")))
-    with _alone(state_folder(settings)):
+    with alone(state_folder(settings)):
         return asyncio.run(_serve(settings, environ))
 
 
@@ -158,7 +158,7 @@ def _engine_answers(settings: Settings) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(state: Path) -> Iterator[None]:
+def alone(state: Path) -> Iterator[None]:
     """Two services on one state would write into one Redis's files; raises SettingsError for the second."""
     with (state / "serve.lock").open("w") as lock:
         try:
