@@ -70,6 +70,17 @@ class Recall:
             return None
         return None if verdict is None else (known.validators, verdict)
 
+    async def confirm(self, source: str) -> None:
+        """What a URL led to is what it leads to."""
+        try:
+            known = await self.cache.known_url(source, tenant=self._tenant)
+            if known is not None:
+                await self.cache.remember_url(
+                    known.sha256, url=source, tenant=self._tenant, validators=known.validators
+                )
+        except RedisError as error:
+            _warn(error)
+
     async def recall(self, fetched: Fetched) -> Verdict | None:
         """The verdict on these very bytes."""
         try:
@@ -140,7 +151,7 @@ class Recall:
         return [
             (match, verdicts[match.sha256])
             for match, bar in zip(matches, barred, strict=True)
-            if bar is None and match.sha256 in verdicts
+            if bar is None and match.sha256 in verdicts and has_size(verdicts[match.sha256])
         ]
 
     async def _is_audit_due(self, root: str) -> bool:
@@ -179,6 +190,11 @@ class Recall:
 
     def _key(self, kind: str, sha256: str) -> str:
         return f"{PREFIX}{kind}:{self.cache.scope(self._model_id)}:{sha256}"
+
+
+def has_size(verdict: Verdict) -> bool:
+    """Whether its medium has one, as every medium has; a damaged entry may say otherwise."""
+    return min(verdict.media.width, verdict.media.height) > 0
 
 
 def carried_over(verdict: Verdict, media: Media, cache: CacheInfo) -> Verdict:

@@ -31,7 +31,7 @@ from scanner.decoding.fork_server import START_TIMEOUT_S, ForkServer
 from scanner.decoding.isolation import Limits
 from scanner.decoding.jail_report import JailReport
 from scanner.decoding.jailer import EXIT_MEMORY, MESSAGE_BYTES, Answer, Ended, Request
-from scanner.errors import DecoderFailed, Internal, NoJail, by_code
+from scanner.errors import DecoderFailed, Internal, MediaError, NoJail, by_code
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -271,8 +271,9 @@ def _read(answer: int) -> dict[str, Any]:
     except (msgspec.MsgspecError, RecursionError) as error:
         msg = "the decoder left no answer that can be read; the file is broken, or made to break decoders"
         raise DecoderFailed(msg) from error
-    if found.code:
-        raise by_code().get(found.code, DecoderFailed)(found.message)
+    if found.code:  # of the medium: a decoder that was broken into must not say that we failed, which is tried again
+        kind = by_code().get(found.code, DecoderFailed)
+        raise (kind if issubclass(kind, MediaError) else DecoderFailed)(found.message)
     if found.value is None:
         log.warning("a task failed in the jail:\n%s", found.trace)
         last = found.trace.strip().rpartition("\n")[2]

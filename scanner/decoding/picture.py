@@ -40,6 +40,7 @@ _WALKED_PIXELS = 200_000_000  # animation pixels decoded on the way to the sampl
 _STRIP_BYTES = 64 * 1024  # larger blocks are fresh pages from malloc (from 128 KB on), each of which costs a fault
 _BROKEN = (
     OSError,  # truncated, or a decoder's refusal
+    EOFError,  # libheif
     SyntaxError,  # Pillow's word for a bad header
     ValueError,
     TypeError,
@@ -151,7 +152,7 @@ def _decode_animation(
             image.seek(index)
             if index in chosen:
                 frame = _upright_rgb(image, notes)
-        except (EOFError, *_BROKEN):
+        except _BROKEN:
             if not writer.placed:
                 raise
             notes.append(f"the animation breaks off at frame {index} of {count}")

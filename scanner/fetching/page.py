@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from scanner import errors
 from scanner.fetching import extractor, pace
 from scanner.fetching.body import SAVE, Progress
@@ -32,6 +34,17 @@ logger = logging.getLogger(__name__)
 # Isolated (-I): no PYTHON* variables, no user packages, no current folder. The repository root comes last on the path.
 _LAUNCH = "import sys; sys.path.append(sys.argv[1]); from scanner.fetching.extractor import main; main()"
 _SLACK_BYTES = 2000  # the child's error messages are short; its lines are capped by asyncio at 64 KiB
+
+
+class _Word(msgspec.Struct, frozen=True):
+    """A line of the child's: progress, or how it ended."""
+
+    started: bool = False
+    done: bool = False
+    bytes: int | None = None
+    total: int | None = None
+    error: str = ""
+    message: str = ""
 
 
 async def fetch_page(url: str, *, folder: Path, settings: Settings, progress: Progress | None = None) -> Path:
@@ -61,7 +74,7 @@ async def _run(url: str, work: Path, settings: Settings, progress: Progress | No
             await child.tell(_job(url, work, proxy.url, settings))
             answer = await _wait(child.process, proxy, settings, progress)
     found = _file(work / "out")
-    if found is None or "error" in answer:
+    if found is None or answer.error:
         raise _error(answer, proxy, settings, (work / "stderr").read_text("utf-8", "replace"))
     return found.rename(work.parent / "download")
 
@@ -152,7 +165,7 @@ def _job(url: str, work: Path, proxy: str, settings: Settings) -> dict[str, Any]
     }
 
 
-async def _wait(child: Process, proxy: FilteringProxy, settings: Settings, progress: Progress | None) -> dict[str, Any]:
+async def _wait(child: Process, proxy: FilteringProxy, settings: Settings, progress: Progress | None) -> _Word:
     """Read the child's lines to the last one, while its download keeps the minimum rate."""
     started = asyncio.Event()
     reading = asyncio.ensure_future(_read(child, started, progress))
@@ -168,16 +181,20 @@ async def _wait(child: Process, proxy: FilteringProxy, settings: Settings, progr
         await asyncio.gather(reading, watching, return_exceptions=True)
 
 
-async def _read(child: Process, started: asyncio.Event, progress: Progress | None) -> dict[str, Any]:
-    """Pass on progress; the last line is the answer, and a child that died without one answers nothing."""
-    answer: dict[str, Any] = {}
+async def _read(child: Process, started: asyncio.Event, progress: Progress | None) -> _Word:
+    """Pass on progress; the last line is the answer, and a child that died or raves answers nothing."""
+    answer = _Word()
     assert child.stdout is not None  # noqa: S101 asked for above
-    async for line in child.stdout:
-        answer = json.loads(line)
-        if "started" in answer:
-            started.set()
-        if "bytes" in answer and progress is not None:
-            progress(answer["bytes"], answer["total"])
+    try:
+        async for line in child.stdout:
+            answer = msgspec.json.decode(line, type=_Word)
+            if answer.started:
+                started.set()
+            if answer.bytes is not None and progress is not None:
+                progress(answer.bytes, answer.total)
+    except (ValueError, RecursionError):  # msgspec's, and asyncio's for a line without end
+        logger.error("yt-dlp's process says what it never would; a page may have broken into it")  # noqa: TRY400 - a trace would quote it
+        return _Word()
     return answer
 
 
@@ -197,7 +214,7 @@ def _file(folder: Path) -> Path | None:
     return max(found, key=lambda p: p.stat().st_size, default=None)
 
 
-def _error(answer: dict[str, Any], proxy: FilteringProxy, settings: Settings, stderr: str) -> errors.ScanError:
+def _error(answer: _Word, proxy: FilteringProxy, settings: Settings, stderr: str) -> errors.ScanError:
     """Why there is no file; what the proxy saw explains more than what yt-dlp says about it."""
     if proxy.blocked:
         return errors.BlockedAddress(
@@ -215,7 +232,9 @@ def _error(answer: dict[str, Any], proxy: FilteringProxy, settings: Settings, st
         )
     if "seconds" in proxy.exhausted:
         return errors.TimedOut(pace.TOO_SLOW)
-    if "error" in answer:
-        return errors.by_code()[answer["error"]](answer["message"])
+    if answer.error:
+        kind = errors.by_code().get(answer.error, errors.NoMedia)
+        is_of_the_page = issubclass(kind, (errors.FetchError, errors.MediaError))  # others would have it tried again
+        return (kind if is_of_the_page else errors.NoMedia)(answer.message[:_SLACK_BYTES])
     logger.error("yt-dlp's process died: %s", stderr[-_SLACK_BYTES:])
     return errors.NoMedia("could not take a video from this page; save the picture or video and scan the file")
