@@ -62,7 +62,7 @@ class Reconciler:
                 log.warning("reconciling failed, trying again: %s", error)
 
     def _clock_jumped(self) -> bool:
-        """Whether Redis's clock was set since the last pass: then all leases look ended, and by the next pass none does.
+        """Whether Redis's clock was set since the last pass: then all leases look ended; by the next pass none does.
 
         Each living worker renews its lease every second, in the new time.
         """

@@ -22,6 +22,8 @@ from scanner.settings import Settings
 MESSAGE_BYTES: Final = 64_000
 """Largest task: a URL of 8 kB, escaped, and its envelope."""
 READY, DONE = b"ready", b"done"
+LAST: Final = b"last"
+"""Done, and its last scan: it goes, and another one takes its place."""
 _TRIES = 3  # it may have been killed while it came up
 _START_S = 30.0  # imports and the jail's self-test take 1 s, 10 s where the cores are busy
 
@@ -87,7 +89,7 @@ class Stable:
             raise HorseDiedError(msg) from error
 
     def heard(self, timeout_s: float) -> bytes | None:
-        """The horse's next word; None when it is silent for so long. Raises HorseDiedError when it is gone or stopped."""
+        """Wait for the horse's next word; None when it is silent. Raises HorseDiedError when it is gone or stopped."""
         assert self._connection is not None  # noqa: S101 - `ready` came first
         if self._pulse.is_lost():
             self.kill()
@@ -97,6 +99,9 @@ class Stable:
             return None
         with contextlib.suppress(OSError):
             word = self._connection.recv(MESSAGE_BYTES)
+            if word == LAST:
+                self.kill()  # it is on its way out: a task that it was given now would be lost with it
+                return DONE
             if word:
                 return word
         msg = "the horse went away"
