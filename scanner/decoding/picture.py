@@ -41,6 +41,7 @@ _STRIP_BYTES = 64 * 1024  # larger blocks are fresh pages from malloc (from 128 
 _BROKEN = (
     OSError,  # truncated, or a decoder's refusal
     EOFError,  # libheif
+    AssertionError,  # Pillow of itself: a palette that is not there
     SyntaxError,  # Pillow's word for a bad header
     ValueError,
     TypeError,
