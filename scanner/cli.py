@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from scanner.bulk import cli as bulk
-from scanner.commands import backup, cache, doctor, engine, feedback, learning, scan, schema, tokens, verify
+from scanner.commands import backup, cache, doctor, engine, engines, feedback, learning, scan, schema, tokens, verify
 from scanner.commands.exits import Exit, fail
 from scanner.logs import LEVELS, VARIABLE, start_logging
 from scanner.service import serve
 from scanner.settings import SettingsError
 
 __all__ = ["Exit", "main"]
-COMMANDS = (scan, bulk, serve, engine, tokens, cache, backup, feedback, verify, schema, doctor, learning)
+COMMANDS = (scan, bulk, serve, engine, engines, tokens, cache, backup, feedback, verify, schema, doctor, learning)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ import torch
 
 from scanner import settings as settings_module
 from scanner.decoding.jail import Jail
+from scanner.detection import engines
 from scanner.detection.checkpoint import golden_crops
 from scanner.detection.detector import Detector
 from scanner.detection.faces import FaceDetector
@@ -141,7 +142,7 @@ def _model(settings: Settings) -> tuple[Check, ...]:
         detector = Detector.load(settings)
     except BadWeights as error:
         return (Check("weights", ok=False, words=(f"{error.code}: {error}",)),)
-    return _weights("weights", detector), _backend(detector), _golden(detector)
+    return _weights("weights", detector), _backend(detector), _engines(detector, settings), _golden(detector)
 
 
 def _regions(settings: Settings) -> tuple[Check, ...]:
@@ -170,6 +171,12 @@ def _backend(detector: Detector) -> Check:
     if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
         words.append("threads spin while they wait; unset OMP_WAIT_POLICY, or set it to PASSIVE")
     return Check("backend", ok=True, words=tuple(words))
+
+
+def _engines(detector: Detector, settings: Settings) -> Check:
+    """Which TensorRT engine scores; none is no fault, one that was tampered with is."""
+    ok, words = engines.report(detector, settings)
+    return Check("engines", ok=ok, words=words)
 
 
 def _golden(detector: Detector, name: str = "golden scores") -> Check:

@@ -85,6 +85,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Path of another checkpoint for whole pictures than the shipped one."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """Compute threads of the engine; 0 = one per core, waiting passively."""
+    engines: Literal["auto", "ready", "off"] = "auto"
+    """TensorRT engines on NVIDIA GPUs: auto = build what is missing, in the background; ready = use what fits; off."""
+    engines_folder: str = ""
+    """Folder of built engines, which are code: for us alone; empty = `engines` in the state folder."""
     engine_socket: str = ""
     """Socket of the engine; empty = `engine.sock` in `laescan-UID`, a private folder beside temporary files."""
     engine_timeout_s: PositiveSeconds = 120.0

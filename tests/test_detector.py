@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from scanner.detection import checkpoint
 from scanner.detection.checkpoint import golden_crops, load_checkpoint, save_checkpoint
-from scanner.detection.detector import MICRO_BATCH, Backend, Detector, choose_backend, fold, space_to_depth, use_threads
+from scanner.detection.detector import MICRO_BATCH, Backend, Detector, choose_backend, use_threads
+from scanner.detection.folded import Folded, Scorer, space_to_depth
 from scanner.detection.lae import LAEConfig
 from scanner.errors import BadWeights
 from scanner.settings import Settings
@@ -68,9 +69,8 @@ def test_scores_are_those_of_the_eager_fp32_network(tmp_path, config, backend):
 def test_mean_of_each_map_is_the_fake_activation(tiny, backend):
     made = load_checkpoint(tiny)
     detector = Detector(made, backend)
-    x = space_to_depth(torch.from_numpy(crops(3)), made.encoder.config.patch).permute(0, 3, 1, 2)
     with torch.no_grad():
-        a_fake = detector._encoder(x.to(backend.device)).a_fake.cpu().numpy()
+        a_fake = detector._encoder(torch.from_numpy(crops(3)).to(backend.device)).a_fake.cpu().numpy()
     np.testing.assert_allclose(detector.score(crops(3)).attention.mean((1, 2)), a_fake, rtol=1e-5)
 
 
@@ -104,8 +104,28 @@ def test_a_view_of_crops_is_scored_like_its_copy(tiny):
 def test_folding_leaves_the_original_alone():
     encoder = models.random_encoder()
     before = eager(encoder, crops(1)).z
-    fold(encoder, torch.float32)
+    Folded(encoder, torch.bfloat16)
     assert torch.equal(eager(encoder, crops(1)).z, before)
+
+
+def test_folding_draws_no_random_numbers():
+    encoder = models.random_encoder()
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    Folded(encoder, torch.float32)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_casting_first_or_last_changes_nothing_and_the_probability_is_the_calibrated_one():
+    encoder, x = models.random_encoder(), torch.from_numpy(crops(2))
+    first, last = (
+        Scorer(encoder, models.SURELY_AUTHENTIC, torch.float32, cast_first=flag)(x) for flag in (True, False)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, last, strict=True))
+    raw, _, probability = first
+    expected = [1 / (1 + np.exp(9.0 - 2.0 * one)) for one in raw.tolist()]
+    np.testing.assert_allclose(probability, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])

@@ -52,6 +52,7 @@ def test_json_says_the_same(capsys):
         "versions",
         "weights",
         "backend",
+        "engines",
         "golden scores",
         "face detector",
         "engine",

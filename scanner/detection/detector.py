@@ -1,31 +1,33 @@
 """Crops in, raw scores and attention maps out, by the fastest backend that this machine has.
 
-    crops (M, 256, 256, 3) uint8 RGB -> micro-batches -> folded encoder -> raw (M,), attention (M, 16, 16)
+    crops (M, 256, 256, 3) uint8 RGB -> micro-batches -> engine, or folded encoder -> raw (M,), attention (M, 16, 16)
 
-One reason: what makes inference fast without changing what it says stands here, and `lae.py` stays the paper.
+One reason: where and how the encoder runs is decided here; what it says is the same everywhere, within the guard.
+An engine that fits goes first (`detection.engines`), then CUDA with graphs, then the CPU in bf16 where it has that.
 Only the encoder runs: verdict and map come from the latent (2.4x less time than with the decoder).
 """
 
-import copy
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from scanner.contract import ModelInfo
 from scanner.detection.checkpoint import SHIPPED, SHIPPED_REGIONS, Checkpoint, load_checkpoint
-from scanner.detection.lae import Encoder, Relative
+from scanner.detection.folded import DTYPES, Scorer
+from scanner.detection.graphs import Graphed
 from scanner.errors import BadWeights
 from scanner.settings import Settings
 from scanner.verdict import Calibration
+from trt_engines.export import Run
+from trt_engines.load import Loaded
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,6 @@ MICRO_BATCH = {"cpu": 8, "cuda": 128}
 """Crops per forward. CPU: 6.5, 5.6, 4.7, 4.6, 4.4 core-ms per crop for 1, 2, 4, 8, 16; memory grows with it."""
 BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 """CPU features with which bf16 is faster than fp32; without them it is emulated, at several times the cost."""
-DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,48 @@ def use_threads(threads: int) -> int:
     return torch.get_num_threads()
 
 
+@dataclass(frozen=True)
+class _Judge:
+    """What scores now: replaced as one value, so that no batch is scored by half of each."""
+
+    run: Run
+    info: ModelInfo
+    most: int  # crops per call
+
+
 class Detector:
     """The model, loaded once and used for every crop of this process."""
 
     def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
         self.checkpoint, self.backend = checkpoint, backend
-        self.info = ModelInfo(model_id=checkpoint.model_id, backend=backend.device, precision=backend.precision)
-        self._encoder = fold(checkpoint.encoder, DTYPES[backend.precision]).to(backend.device)
+        scorer = Scorer(checkpoint.encoder, checkpoint.calibration, DTYPES[backend.precision], cast_first=False)
+        self._encoder = scorer.encoder
+        run: Run = scorer.to(backend.device)
+        info = ModelInfo(model_id=checkpoint.model_id, backend=backend.device, precision=backend.precision)
+        self._plain = _Judge(Graphed(run) if backend.device == "cuda" else run, info, MICRO_BATCH[backend.device])
+        self._judge = self._plain
+
+    @property
+    def info(self) -> ModelInfo:
+        """Who judges; backend and precision change when an engine takes over, `model_id` never."""
+        return self._judge.info
+
+    @property
+    def plain_info(self) -> ModelInfo:
+        """Who judges without an engine."""
+        return self._plain.info
+
+    @property
+    def plain_run(self) -> Run:
+        """What scores without an engine."""
+        return self._plain.run
+
+    def adopt(self, engine: Loaded) -> None:
+        """Let an engine of this model score from the next batch on; safe while another thread scores."""
+        about = engine.manifest
+        info = ModelInfo(model_id=self.checkpoint.model_id, backend=about.flavour, precision=about.precision)
+        self._judge = _Judge(engine.run, info, min(MICRO_BATCH[self.backend.device], about.profile.most))
+        log.info("model %s on %s, %s, from now on", *msgspec.structs.astuple(info))
 
     @classmethod
     def load(cls, settings: Settings) -> "Detector":
@@ -113,58 +149,24 @@ class Detector:
         if crops.dtype != np.uint8 or crops.shape[1:] != (config.size, config.size, 3):
             msg = f"crops must be (M, {config.size}, {config.size}, 3) uint8, not {crops.shape} {crops.dtype}"
             raise ValueError(msg)
-        step = MICRO_BATCH[self.backend.device]
-        done = [self._forward(crops[start : start + step]) for start in range(0, len(crops), step)]
+        judge = self._judge
+        done = [self._forward(judge, crops[start : start + judge.most]) for start in range(0, len(crops), judge.most)]
         if not done:
             cells = config.size // config.patch // 2 ** (len(config.widths) - 1)
             return Scores(np.zeros(0, np.float32), np.zeros((0, cells, cells), np.float32))
         return Scores(np.concatenate([s.raw for s in done]), np.concatenate([s.attention for s in done]))
 
     @torch.inference_mode()
-    def _forward(self, crops: npt.NDArray[np.uint8]) -> Scores:
+    def _forward(self, judge: _Judge, crops: npt.NDArray[np.uint8]) -> Scores:
         x = torch.from_numpy(np.ascontiguousarray(crops)).to(self.backend.device)  # (B, H, W, 3) uint8
-        x = space_to_depth(x, self.checkpoint.encoder.config.patch)
-        latent = self._encoder(x.permute(0, 3, 1, 2))  # a view: channels_last comes for free
-        return Scores(latent.score.cpu().numpy(), latent.attention_map.cpu().numpy())
-
-
-def space_to_depth(x: Tensor, patch: int) -> Tensor:
-    """(B, H, W, 3) -> (B, H/patch, W/patch, 3 patch^2); on bytes a quarter of `pixel_unshuffle`s traffic."""
-    b, h, w, c = x.shape
-    rows, columns = h // patch, w // patch
-    return x.view(b, rows, patch, columns, patch * c).transpose(2, 3).reshape(b, rows, columns, patch * patch * c)
-
-
-def fold(encoder: Encoder, dtype: torch.dtype) -> Encoder:
-    """The same function with less work, fed with bytes 0..255 after `space_to_depth`, channels first.
-
-    Batch norm goes into the convolutions, the scale 1/255 into the normalisation. The convolutions run in `dtype`;
-    gate, pooling and latent stay in fp32, so that the mean of the map is still a_F.
-    """
-    folded = copy.deepcopy(encoder).eval()
-    for block in folded.stages:
-        conv, norm = cast("nn.Conv2d", block.conv), cast("nn.BatchNorm2d", block.norm)
-        block.conv, block.norm = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    pixels = encoder.config.patch**2
-    stem = cast("nn.Conv2d", folded.stages[0].conv)
-    # pixel_unshuffle orders channels (colour, row, column), bytes lie (row, column, colour)
-    stem.weight.data = stem.weight.data.unflatten(1, (3, pixels)).transpose(1, 2).flatten(1, 2)
-    folded.mean, folded.std = ((255 * v).repeat(pixels, 1, 1) for v in (encoder.mean, encoder.std))
-    folded.config = replace(encoder.config, patch=1)
-    if dtype != torch.float32:
-        folded.stages = nn.Sequential(_Cast(dtype), *folded.stages.to(dtype), _Cast(torch.float32))
-        for module in folded.stages.modules():
-            if isinstance(module, Relative):  # two small vectors per crop, which scale everything after them
-                module.float()
-    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-class _Cast(nn.Module):
-    """Changes the precision between two stages."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.to(self.dtype)
+        try:
+            raw, attention, _ = judge.run(x)
+        except (torch.AcceleratorError, torch.OutOfMemoryError):  # the device's trouble and not the engine's
+            raise
+        except RuntimeError:
+            if judge is self._plain:
+                raise
+            log.exception("the %s engine failed and is not used any more", judge.info.backend)
+            self._judge = self._plain
+            raw, attention, _ = self._plain.run(x)
+        return Scores(raw.cpu().numpy(), attention.cpu().numpy())

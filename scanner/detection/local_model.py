@@ -19,6 +19,7 @@ from scanner.contract import ModelInfo
 from scanner.detection import tiles
 from scanner.detection.checkpoint import both
 from scanner.detection.detector import Detector
+from scanner.detection.engines import Builder, attach, builder
 from scanner.detection.faces import (
     CROP_PX,
     Face,
@@ -48,13 +49,29 @@ class LocalModel:
         self.detector, self.for_regions = detector, for_regions
         self.faces = FaceDetector(detector.backend.device)
         self._settings = settings
+        self._builder: Builder | None = None
         self._stack = contextlib.ExitStack()
 
     @classmethod
     def load(cls, settings: Settings) -> "LocalModel":
-        """The model for these settings; raises BadWeights."""
+        """The model for these settings, with the engines that fit; raises BadWeights."""
         for_regions = Detector.load_for_regions(settings) if settings.regions else None
-        return cls(Detector.load(settings), settings, for_regions)
+        model = cls(Detector.load(settings), settings, for_regions)
+        for detector in model.detectors:
+            attach(detector, settings)
+        return model
+
+    @property
+    def detectors(self) -> list[Detector]:
+        """Of faces, and of whole pictures if asked for."""
+        return [one for one in (self.detector, self.for_regions) if one is not None]
+
+    def build_engines(self) -> None:
+        """Build in the background what engines are missing, and let them take over; for whoever lives long."""
+        self._builder = builder(self.detectors, self._settings)
+        if self._builder is not None:
+            self._builder.start()
+            self._stack.callback(self._builder.stop)
 
     def __enter__(self) -> Self:
         self._thread = self._stack.enter_context(ThreadPoolExecutor(1, "laescan-model"))
@@ -118,9 +135,8 @@ class LocalModel:
         """Let the device compile what it needs, so that the first who asks need not wait for it; blocks."""
         grey = np.full((2 * CROP_PX, 2 * CROP_PX, 3), 128, np.uint8)
         self.see([grey])
-        for detector in (self.detector, self.for_regions):
-            if detector is not None:
-                detector.score(grey[None, :CROP_PX, :CROP_PX])
+        for detector in self.detectors:
+            detector.score(grey[None, :CROP_PX, :CROP_PX])
 
     def see(
         self, frames: Sequence[Pixels], *, quarters: int = 0, min_face_px: int = 0, max_faces: int = 0

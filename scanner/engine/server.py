@@ -277,9 +277,10 @@ def run(settings: Settings, path: Path) -> None:
     """Be the engine at `path` until SIGTERM or SIGINT; raises NoEngine when there is one already, BadWeights."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a waiting request holds 2 descriptors
-    with listening(path) as listener:  # before the model is loaded: who comes early waits, and is not refused
-        model = LocalModel.load(settings)
+    # listening before the model is loaded: who comes early waits, and is not refused
+    with listening(path) as listener, LocalModel.load(settings) as model:
         log.info("model %s on %s, %s, at %s", *msgspec.structs.astuple(model.info), path)
+        model.build_engines()
         asyncio.run(Engine(model, settings).serve(listener))
     log.info("stopped")
 
