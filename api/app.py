@@ -20,6 +20,7 @@ from api.openapi import describe
 from api.routes import ENDPOINTS
 from api.service import SERVICE, Service
 from api.tokens import Tokens
+from scanner.cache.failures import Failures
 from scanner.cache.verdicts import VerdictCache
 from scanner.receipts import Signer
 from scanner.service.jobs import Jobs
@@ -46,7 +47,8 @@ def connect(url: str) -> Redis:
 
 def make_app(settings: Settings, redis: Redis) -> web.Application:
     """The application; the client is closed with it. Jobs go to `settings.redis_url`."""
-    ledger, cache = Ledger(redis, settings), VerdictCache(redis, settings)
+    memory = connect(settings.cache_url) if settings.cache_url else redis
+    ledger, cache = Ledger(redis, settings), VerdictCache(memory, settings)
     metrics = Metrics(ledger, cache)
     door = Door(settings, Tokens(redis), Limiter(redis))
     edge = Edge(door, metrics)
@@ -55,9 +57,11 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
     app[SERVICE] = Service(
         settings=settings,
         redis=redis,
+        memory=memory,
         ledger=ledger,
         cache=cache,
         jobs=jobs,
+        failures=Failures(memory),
         lookups=Lookups(cache),
         metrics=metrics,
         signer=Signer(settings),
@@ -71,6 +75,8 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
     async def close(_app: web.Application) -> AsyncIterator[None]:
         yield
         await redis.aclose()
+        await memory.aclose()
+        jobs.close()
 
     app.cleanup_ctx.append(close)
     return app

@@ -16,7 +16,7 @@ from api.access import caller_key
 from api.bodies import BATCH_BYTES, answer, open_stream, read_json, read_query
 from api.errors import Invalid, NotFound
 from api.messages import Batch, BatchRow, ResultsQuery, SubmitBatch
-from api.scans import claim_key, clean_url, digest_of, enqueue, refuse_when_full
+from api.scans import claim_key, clean_url, digest_of, enqueue, refuse_when_full, since
 from api.service import SERVICE, Service
 from scanner.contract import ScanRequest, ScanRow
 from scanner.errors import BadSource
@@ -124,7 +124,7 @@ def _cleaned(asked: SubmitBatch, service: Service) -> list[str]:
 async def _known(request: web.Request) -> Header:
     header = await _header(request.app[SERVICE], request.match_info["id"], request[caller_key].tenant)
     if header is None:
-        msg = "no such batch; batches are kept for a week"
+        msg = f"no such batch; batches are kept for a week, {await since(request)}"
         raise NotFound(msg)
     return header
 

@@ -56,8 +56,9 @@ ENDPOINTS: Final = (
         form=messages.Upload,
         idempotent=True,
         refusals=(*_TAKES, "bad_source", "empty", "too_large", "unsupported_media", "queue_full"),
-        about="Have a picture or video judged.\n\nBy URL (JSON) or as an upload (multipart). 200: remembered, with "
-        "the verdict. 202: accepted; follow `links`. What is being scanned already is joined, not scanned twice.",
+        about="Have a picture or video judged.\n\nBy URL (JSON) or as an upload (multipart). 200: remembered, with the "
+        "verdict, or with why there was none a moment ago (`rescan` tries anew; Retry-After says when asking will). "
+        "202: accepted; follow `links`. What is being scanned already is joined, not scanned twice.",
     ),
     Endpoint(
         "GET",
@@ -72,11 +73,12 @@ ENDPOINTS: Final = (
     Endpoint(
         "DELETE",
         "/v1/scans/{id}",
-        scans.cancel,
+        scans.remove,
         {200: messages.Scan},
         SUBMIT,
         refusals=("not_found",),
-        about="Cancel a scan that has not ended.",
+        about="Cancel a scan that has not ended; forget one that has.\n\nForgotten are its outcome, its report and "
+        "pictures, and what its URL led to. The verdict on the file itself, which names nobody, is still remembered.",
     ),
     Endpoint(
         "GET",

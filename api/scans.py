@@ -5,10 +5,13 @@ ledger first, then acknowledged (202): what was acknowledged ends in an outcome,
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -22,6 +25,7 @@ from api.errors import BadRequest, NotFound, QueueFull
 from api.messages import OverlayQuery, Scan, SubmitScan, WaitQuery
 from api.service import SERVICE, Service
 from api.uploads import receive
+from scanner.cache.failures import KnownFailure
 from scanner.cache.urls import is_plain
 from scanner.contract import Outcome, QueueName, ScanRequest, ScanRow, Verdict
 from scanner.errors import BadSource, KeyReused
@@ -53,10 +57,11 @@ async def submit(request: web.Request) -> web.Response:
     url = clean_url(asked.url, service.settings)
     key = await claim_key(request, msgspec.json.encode(asked))
     if not asked.rescan:
-        model = await service.cache.model()
-        known = model and await service.cache.by_url(url, tenant=tenant, model_id=model.model_id)
+        known, failed = await _known_of(service, url, tenant)
         if known:
             return await _remembered(service, tenant, url, url, known)
+        if failed:
+            return await _failed_lately(service, tenant, url, failed)
     return await _enqueue(service, ScanRequest(source_url=url, tenant=tenant, rescan=asked.rescan), key)
 
 
@@ -65,11 +70,22 @@ async def _submit_upload(request: web.Request) -> web.Response:
     await refuse_when_full(service, "interactive")
     upload = await receive(request, spool_folder(service.settings), service.settings)
     key = await claim_key(request, upload.sha256.encode())
-    model = await service.cache.model()
-    known = model and await service.cache.by_sha256(upload.sha256, model_id=model.model_id)
+    known = None
+    with contextlib.suppress(RedisError):  # a help, never a condition
+        model_id = await service.lookups.model_id()
+        known = model_id and await service.cache.by_sha256(upload.sha256, model_id=model_id)
     if known:
         return await _remembered(service, tenant, upload.sha256, upload.name, known)
     return await _enqueue(service, ScanRequest(upload=upload.sha256, name=upload.name, tenant=tenant), key)
+
+
+async def _known_of(service: Service, url: str, tenant: str) -> tuple[Verdict | None, KnownFailure | None]:
+    """What is remembered of a URL: the verdict, or why there is none; nothing when the memory is away."""
+    with contextlib.suppress(RedisError):  # a help, never a condition: if the ledger is away, too, that will tell
+        model_id = await service.lookups.model_id()
+        known = model_id and await service.cache.by_url(url, tenant=tenant, model_id=model_id)
+        return (known, None) if known else (None, await service.failures.known(url, tenant=tenant))
+    return None, None
 
 
 async def _enqueue(service: Service, asked: ScanRequest, key: str | None) -> web.Response:
@@ -94,13 +110,29 @@ async def enqueue(service: Service, rows: Sequence[ScanRow]) -> None:
 async def _remembered(service: Service, tenant: str, what: str, source: str, verdict: Verdict) -> web.Response:
     """200: the verdict, under the id of the tenant's own scan that led to it as long as that is kept."""
     outcome = Outcome(source=source, verdict=verdict)
-    last = await service.redis.get(_last_key(tenant, what))
-    row = await service.ledger.get(last.decode(), tenant=tenant) if isinstance(last, bytes) else None
+    row = await _last(service, tenant, what)
     first = row.outcome.verdict if row and row.outcome else None
     if row is None or first is None or first.media.sha256 != verdict.media.sha256:
         return answer(Scan(id=None, state="done", source=source, outcome=outcome))
     scan = msgspec.structs.replace(Scan.of(row), source=source, outcome=outcome)
     return answer(scan, headers={"Location": f"/v1/scans/{row.id}"})
+
+
+async def _failed_lately(service: Service, tenant: str, url: str, known: KnownFailure) -> web.Response:
+    """200: why its last scan gave no verdict, and when it is worth another one."""
+    service.cache.counts["hit:failure"] += 1
+    outcome = Outcome(source=url, failure=known.failure)
+    row = await _last(service, tenant, url)
+    headers = {"Retry-After": str(math.ceil(known.left_s))}
+    if row is None or row.outcome is None or row.outcome.failure != known.failure:
+        return answer(Scan(id=None, state="failed", source=url, outcome=outcome), headers=headers)
+    return answer(Scan.of(row), headers={"Location": f"/v1/scans/{row.id}", **headers})
+
+
+async def _last(service: Service, tenant: str, what: str) -> ScanRow | None:
+    """The tenant's last scan of a URL or of an upload's sha256, while that is kept."""
+    last = await service.redis.get(_last_key(tenant, what))
+    return await service.ledger.get(last.decode(), tenant=tenant) if isinstance(last, bytes) else None
 
 
 async def show(request: web.Request) -> web.Response:
@@ -109,16 +141,22 @@ async def show(request: web.Request) -> web.Response:
     wait_s = read_query(request, WaitQuery).wait
     row = await row_of(request)
     if not row.is_terminal and wait_s:
-        row = await service.ledger.wait(row.id, tenant=tenant, timeout_s=wait_s) or row
+        row = await service.ledger.wait(row.id, tenant=tenant, timeout_s=wait_s) or await row_of(request)
     headers = {} if row.is_terminal else {"Retry-After": str(POLL_S)}
     return answer(Scan.of(row), headers=headers)
 
 
-async def cancel(request: web.Request) -> web.Response:
-    """DELETE /v1/scans/{id}."""
-    row = await row_of(request)
-    ended = await request.app[SERVICE].ledger.cancel(row.id, tenant=request[caller_key].tenant)
-    return answer(Scan.of(ended or row))
+async def remove(request: web.Request) -> web.Response:
+    """DELETE /v1/scans/{id}: cancel what has not ended; forget what has. The answer is the last that is seen of it."""
+    service, row = request.app[SERVICE], await row_of(request)
+    if not row.is_terminal:
+        return answer(Scan.of(await service.ledger.cancel(row.id, tenant=row.tenant) or row))
+    await service.ledger.forget(row.id, tenant=row.tenant)
+    await service.redis.delete(_last_key(row.tenant, row.source))
+    with contextlib.suppress(RedisError):  # a pointer that is left behind ends within a day
+        await service.cache.forget_url(row.source, tenant=row.tenant)
+        await service.failures.forget(row.source, tenant=row.tenant)
+    return answer(Scan.of(row))
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -171,9 +209,18 @@ async def row_of(request: web.Request) -> ScanRow:
     """The row that the path names; raises NotFound, in the same words for nobody's and for another tenant's."""
     row = await request.app[SERVICE].ledger.get(request.match_info["id"], tenant=request[caller_key].tenant)
     if row is None:
-        msg = "no such scan; outcomes are kept for a day"
+        msg = f"no such scan; outcomes are kept for a day, {await since(request)}"
         raise NotFound(msg)
     return row
+
+
+async def since(request: web.Request) -> str:
+    """What to tell who asks for something that is not there: whether it may have been lost with the memory."""
+    begun_s = await request.app[SERVICE].ledger.since()
+    if begun_s is None:
+        return "and the service's memory (Redis) is empty: what was submitted before is lost, submit it again"
+    moment = datetime.fromtimestamp(begun_s, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+    return f"and nothing is known from before {moment}Z, when the service's memory (Redis) was last empty"
 
 
 async def refuse_when_full(service: Service, queue: QueueName, more: int = 1) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from api.lookups import Lookups
+from scanner.cache.failures import Failures
 from scanner.cache.verdicts import VerdictCache
 from scanner.receipts import Signer
 from scanner.service.jobs import Jobs
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Service:
-    """The API's hands: nothing in here loads a model or touches media."""
+    """The API's hands: nothing in here loads a model or touches media.
+
+    `redis` has queue and ledger, `memory` what `cache` and `failures` remember: the same Redis, or one that may evict.
+    """
 
     settings: Settings
     redis: "Redis"
+    memory: "Redis"
     ledger: Ledger
     cache: VerdictCache
     jobs: Jobs
+    failures: Failures
     lookups: Lookups
     metrics: "Metrics"
     signer: Signer

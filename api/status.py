@@ -1,6 +1,7 @@
 """Is the service alive, is it ready, what has it done: for supervisors, balancers and Prometheus."""
 
 from aiohttp import web
+from redis.exceptions import RedisError
 
 from api.bodies import answer
 from api.messages import Health
@@ -13,12 +14,18 @@ async def healthz(_request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """GET /readyz: Redis answers and an engine has said who it is; 503 until then."""
+    """GET /readyz: Redis answers and an engine has said who it is; 503 until then. The cache is no condition."""
     service = request.app[SERVICE]
     await service.redis.ping()
-    model = await service.cache.model()
-    checks = {"redis": "ok", "engine": "no engine has come up yet" if model is None else model.model_id}
-    if model is None:
+    checks = {"redis": "ok"}
+    try:
+        model_id = await service.lookups.model_id()
+    except RedisError:
+        if service.memory is service.redis:
+            raise
+        return answer(Health(status="ok", checks={**checks, "cache": "away; scans go on, what is known is not found"}))
+    checks["engine"] = model_id or "no engine has come up yet"
+    if model_id is None:
         headers = {"Retry-After": "2"}
         return answer(Health(status="unavailable", checks=checks), status=503, headers=headers)
     return answer(Health(status="ok", checks=checks))

@@ -45,7 +45,7 @@ async def _found(service: Service, tenant: str, asked: VerdictQuery) -> list[Ver
         return []
     if key is not None:
         return [await service.lookups.find(key, tenant=tenant, model_id=model_id)]
-    return list(await alike(service.redis, service.cache, asked.phash or "", model_id=model_id))
+    return list(await alike(service.memory, service.cache, asked.phash or "", model_id=model_id))
 
 
 async def many(request: web.Request) -> web.Response:

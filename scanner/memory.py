@@ -1,6 +1,6 @@
 """What was judged before: the questions that the pipeline asks, in the order in which it can ask them.
 
-    expected -> fetch -> recall -> decode -> recall_decoded -> score -> judge -> remember
+    expected -> fetch (-> confirm) -> recall -> decode -> recall_decoded -> score -> judge -> remember
 
 One reason: the pipeline saves the work that a remembered verdict spares without knowing where verdicts are kept, nor
 how two media are held to be the same (`scanner.cache.recall` does).
@@ -24,6 +24,9 @@ class Memory(Protocol):
 
     async def expected(self, source: str) -> "tuple[Validators, Verdict] | None":
         """The verdict that holds if the server of `source` says that nothing changed, and what to ask it with."""
+
+    async def confirm(self, source: str) -> None:
+        """The server of `source` said that nothing changed: what was `expected` holds as from now."""
 
     async def recall(self, fetched: "Fetched") -> "Verdict | None":
         """The verdict on these very bytes."""

@@ -111,13 +111,15 @@ class Scanner:
         *,
         progress: Progress | None = None,
         keep_frames: bool = False,
+        drawn: bool = False,
         urgent: bool = True,
         rescan: bool = False,
     ) -> ScanResult:
         """Judge a URL, a path or `-`. Never raises for what is wrong with the source, nor for a bug: see Outcome.
 
-        `keep_frames` holds the frames of the verdict in memory for a report, `urgent` goes before what is not at a
-        shared model, `rescan` judges anew what is remembered.
+        `keep_frames` holds the frames of the verdict in memory for a report; they are not fetched for that alone when
+        the source has not changed and what was `drawn` of it before is still there.
+        `urgent` goes before what is not at a shared model, `rescan` judges anew what is remembered.
         """
         stages = _Stages(progress or (lambda _stage, _done: None))
         try:
@@ -127,6 +129,7 @@ class Scanner:
                     stages=stages,
                     memory=self._memory,
                     keep_frames=keep_frames,
+                    drawn=drawn,
                     urgent=urgent,
                     rescan=rescan,
                 )
@@ -154,6 +157,7 @@ class _Work:
     stages: _Stages
     memory: Memory | None
     keep_frames: bool
+    drawn: bool
     urgent: bool
     rescan: bool
 
@@ -164,7 +168,7 @@ class _Work:
         def fetched_bytes(so_far: int, total: int | None) -> None:
             stages.progress("fetch", so_far / total if total else None)
 
-        expected = None if self.keep_frames else await self._expected(source)
+        expected = None if self.keep_frames and not self.drawn else await self._expected(source)
         validators, unchanged = expected or (NO_VALIDATORS, None)
         try:
             with stages.stage("fetch"):
@@ -177,8 +181,9 @@ class _Work:
                     web=self.scanner.web,
                 )
         except NotModified:
-            if unchanged is None:
+            if unchanged is None or self.memory is None:
                 raise
+            await self.memory.confirm(source)
             return unchanged, ()
         known = await self._recalled(fetched)
         if known and not self.keep_frames:

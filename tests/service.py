@@ -15,6 +15,7 @@ from api.service import SERVICE, Service
 from api.tokens import Scope, Tokens
 from scanner.contract import ModelInfo, Outcome
 from scanner.service.lease import Lease
+from scanner.service.ledger import ARTIFACT
 from scanner.settings import Settings
 
 MODEL = ModelInfo(model_id="test", backend="cpu", precision="fp32")
@@ -57,7 +58,7 @@ class Running:
         """Do all that a worker does: take the row, leave artifacts, write the outcome."""
         lease = self.begin(id_)
         for name, data in artifacts.items():
-            lease.put_artifact(name.replace("_", "."), data, self.service.settings)
+            lease.client.set(f"{ARTIFACT}{id_}:{name.replace('_', '.')}", data)
         assert lease.finish(Outcome(source=source, verdict=verdict), self.service.settings)
         lease.client.close()
 

@@ -72,6 +72,11 @@ class RunMemory:
         """See Memory."""
         return None if self._further is None else await self._further.expected(source)
 
+    async def confirm(self, source: str) -> None:
+        """See Memory."""
+        if self._further is not None:
+            await self._further.confirm(source)
+
     async def recall(self, fetched: "Fetched") -> Verdict | None:
         """See Memory; waits while these bytes are being scanned."""
         task = asyncio.current_task()

@@ -21,7 +21,8 @@ from redis.asyncio import Redis
 from scanner.cache import alike
 from scanner.cache.bands import Bands
 from scanner.cache.fingerprint import FACE_MARGIN, FACE_PX, THUMB_PX, Box, Look, pack, unpack
-from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S, VerdictCache, decoded
+from scanner.cache.gist import decoded
+from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S, VerdictCache
 
 log = logging.getLogger(__name__)
 

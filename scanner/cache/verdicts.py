@@ -25,9 +25,10 @@ import msgspec
 from redis.asyncio import Redis
 
 from scanner.cache.buckets import Buckets
+from scanner.cache.gist import decoded, gist_in, insist
 from scanner.cache.urls import url_digest
 from scanner.cache.validators import NO_VALIDATORS, Validators
-from scanner.contract import CacheInfo, Known, Label, ModelInfo, Thresholds, Verdict
+from scanner.contract import CacheInfo, Known, Label, ModelInfo, Verdict
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -74,36 +75,6 @@ class _Remembered(msgspec.Struct, frozen=True, array_like=True):
     verdict: Verdict
 
 
-class _Bytes(msgspec.Struct, frozen=True):
-    """What `Known` needs of a `Media`."""
-
-    sha256: str
-
-
-class _Judge(msgspec.Struct, frozen=True):
-    """What `Known` needs of a `ModelInfo`."""
-
-    model_id: str
-
-
-class _Gist(msgspec.Struct, frozen=True):
-    """What `Known` needs of a `Verdict`: msgspec steps over the evidence, which is most of it, without making it."""
-
-    label: Label
-    score: float | None
-    reason: str
-    thresholds: Thresholds
-    media: _Bytes
-    model: _Judge
-
-
-class _RememberedGist(msgspec.Struct, frozen=True, array_like=True):
-    """As `_Remembered`, read for its gist."""
-
-    stored_s: float
-    verdict: _Gist
-
-
 class VerdictCache:
     """The exact tiers; every method raises redis.RedisError when Redis is away, and only then."""
 
@@ -142,7 +113,7 @@ class VerdictCache:
     async def gists(self, keys: Sequence[str], *, tenant: str, model_id: str) -> list[Known | None]:
         """As `look_up_many`, without the evidence."""
         places = [self._verdict_key(model_id, key) if is_sha256(key) else _url_key(key, tenant) for key in keys]
-        return await self._followed(places, model_id, None, _gist_in)
+        return await self._followed(places, model_id, None, gist_in)
 
     async def by_prefix(self, bits: str, *, model_id: str) -> list[tuple[str, Known]]:
         """Every remembered verdict on bytes whose sha256 begins with these bits, e.g. "010011010010101".
@@ -240,6 +211,10 @@ class VerdictCache:
     async def forget(self, sha256: str, *, model_id: str) -> None:
         """Drop the verdict on these bytes; pointers to it then lead nowhere, which is a miss."""
         await self._redis.delete(self._verdict_key(model_id, sha256))
+
+    async def forget_url(self, url: str, *, tenant: str) -> None:
+        """Drop what a URL was found to lead to, for this tenant."""
+        await self._redis.delete(_url_key(url, tenant))
 
     async def stats(self) -> dict[str, int]:
         """Verdicts remembered, corrupt and full keys met, near hits refused, since the last purge, by all processes."""
@@ -358,44 +333,12 @@ def _value_of(key: str, first: bytes | None, second: bytes | None, oldest_s: flo
 def _verdict_in(sha256: str, value: bytes, model_id: str, now: float) -> Verdict:
     """The verdict, if it is on the bytes and by the model that were asked for; raises ValueError if not."""
     found = decoded(_REMEMBERED, value)
-    _insist(found.verdict, sha256, model_id)
+    insist(found.verdict, sha256, model_id)
     age_s = max(0.0, now - found.stored_s)
     return msgspec.structs.replace(found.verdict, cache=CacheInfo(kind="exact", age_s=age_s))
-
-
-def _gist_in(sha256: str, value: bytes, model_id: str, now: float) -> Known:
-    """As `_verdict_in`, its gist."""
-    found = decoded(_GIST, value)
-    gist = found.verdict
-    _insist(gist, sha256, model_id)
-    return Known(
-        label=gist.label,
-        score=gist.score,
-        reason=gist.reason,
-        thresholds=gist.thresholds,
-        sha256=sha256,
-        model_id=model_id,
-        age_s=max(0.0, now - found.stored_s),
-    )
-
-
-def _insist(verdict: Verdict | _Gist, sha256: str, model_id: str) -> None:
-    if verdict.media.sha256 != sha256 or verdict.model.model_id != model_id:
-        msg = "it is a verdict on something else"
-        raise ValueError(msg)
-
-
-def decoded(decoder: "msgspec.msgpack.Decoder[T]", value: bytes) -> T:
-    """What is packed in a value; raises ValueError, for nesting without end, too."""
-    try:
-        return decoder.decode(value)
-    except RecursionError as error:
-        msg = "it is nested too deep"
-        raise ValueError(msg) from error
 
 
 _Reader = Callable[[str, bytes, str, float], T]
 _REMEMBERED = msgspec.msgpack.Decoder(_Remembered)
 _MODEL = msgspec.msgpack.Decoder(ModelInfo)
-_GIST = msgspec.msgpack.Decoder(_RememberedGist)
 _POINTER = msgspec.msgpack.Decoder(tuple[float, Validators])

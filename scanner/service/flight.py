@@ -65,6 +65,10 @@ class SingleFlight:
         """See Memory."""
         return await self._memory.expected(source)
 
+    async def confirm(self, source: str) -> None:
+        """See Memory."""
+        await self._memory.confirm(source)
+
     async def recall(self, fetched: "Fetched") -> "Verdict | None":
         """See Memory; waits while another scan has these bytes."""
         return await self._alone("bytes", fetched.sha256, lambda: self._memory.recall(fetched))

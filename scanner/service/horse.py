@@ -24,21 +24,23 @@ import redis
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from scanner.cache.failures import Failures
 from scanner.cache.recall import Recall
 from scanner.cache.verdicts import VerdictCache
-from scanner.contract import Outcome
+from scanner.contract import ModelInfo, Outcome, ScanRequest
 from scanner.engine.client import EngineClient
-from scanner.errors import EngineError, Internal, by_code
+from scanner.errors import EngineError, Internal, ModelChanged, by_code
 from scanner.folders import spool_folder
 from scanner.logs import start_logging
 from scanner.pipeline import Progress, Scanner, ScanResult
 from scanner.report.artifacts import artifacts_of
 from scanner.service import telemetry
+from scanner.service.drawings import Drawings, Drawn
 from scanner.service.flight import SingleFlight
 from scanner.service.jobs import Jobs
 from scanner.service.lease import MOST_ATTEMPTS, Lease, accept
 from scanner.service.leash import die_with
-from scanner.service.stable import DONE, MESSAGE_BYTES, READY, Task
+from scanner.service.stable import DONE, LAST, MESSAGE_BYTES, READY, Task
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ MOST_SCANS: Final = 500
 _TELL_EVERY_S = 0.2  # progress: a person sees no more, and Redis has other things to do
 _FINISH_TRIES, _FINISH_PAUSE_S = 60, 1.0  # Redis may be away for a minute; an outcome is worth the wait
 _RETRY_AFTER_S = 5.0
+_ANNOUNCE_EVERY_S = 10.0
 
 
 class Horse:
@@ -57,42 +60,75 @@ class Horse:
         self._scanner, self._flight, self._memory, self._settings = scanner, flight, memory, settings
         self._redis = redis.Redis.from_url(settings.redis_url)
         self._jobs = Jobs(self._redis)
+        self._failures = Failures(memory)
+        self._drawings = Drawings(self._redis, settings, model_id=scanner.model.info.model_id)
 
-    async def run(self, task: Task) -> None:
-        """Scan, then write what came of it; raises nothing that the scan can cause."""
+    async def run(self, task: Task) -> bool:
+        """Scan, then write what came of it; raises nothing that the scan can cause.
+
+        False when the engine has another model than when we came up: our keys and calibration are the old one's.
+        """
         lease = Lease(self._redis, task.id, task.fence, task.attempt, task.waited_s, task.request)
         begun = time.monotonic()
-        result = await self._scan(task, lease)
+        drawn = await self._drawn(task)
+        result = await self._scan(task, lease, drawn=drawn is not None)
         if _is_to_be_retried(result.outcome, task.attempt):
             delay_s = _RETRY_AFTER_S * task.attempt
             log.warning("scan %s: %s; again in %g s", task.id, _code(result.outcome), delay_s)
             await asyncio.to_thread(lease.give_back, strike=True, delay_s=delay_s)
-            return
-        if await self._finish(lease, result):
+            return _code(result.outcome) != ModelChanged.code
+        await self._note(task.request, result.outcome)
+        if await self._finish(lease, task.request, result, drawn):
             await asyncio.to_thread(self._account, task, result.outcome, time.monotonic() - begun)
+        return _code(result.outcome) != ModelChanged.code
 
-    async def _scan(self, task: Task, lease: Lease) -> ScanResult:
+    async def _scan(self, task: Task, lease: Lease, *, drawn: bool) -> ScanResult:
         request = task.request
         source = request.source_url or str(spool_folder(self._settings) / (request.upload or ""))
         model_id = self._scanner.model.info.model_id
         memory = Recall(self._memory, self._settings, model_id=model_id, tenant=request.tenant)
-        urgent = request.queue == "interactive"
-        # A third attempt is made without drawings: should they be what killed the first two, the verdict still comes.
-        is_drawn = urgent and task.attempt < MOST_ATTEMPTS
         async with _telling(lease) as tell, self._flight.aboard(f"{task.id}:{task.fence}", memory):
             result = await self._scanner.scan(
-                source, progress=tell, keep_frames=is_drawn, urgent=urgent, rescan=request.rescan
+                source,
+                progress=tell,
+                keep_frames=_is_drawn(task),
+                drawn=drawn,
+                urgent=request.queue == "interactive",
+                rescan=request.rescan,
             )
         return ScanResult(msgspec.structs.replace(result.outcome, source=request.source), result.frames)
 
-    async def _finish(self, lease: Lease, result: ScanResult) -> bool:
+    async def _drawn(self, task: Task) -> Drawn | None:
+        """What is left of the last drawings of the same URL."""
+        with contextlib.suppress(RedisError):
+            return await asyncio.to_thread(self._drawings.find, task.request) if _is_drawn(task) else None
+        return None
+
+    async def _note(self, request: ScanRequest, outcome: Outcome) -> None:
+        """Remember what a URL's failure was, or that it failed no more; before the outcome, which may be asked by."""
+        if request.source_url is None:
+            return
+        with contextlib.suppress(RedisError):
+            if outcome.failure is None:
+                await self._failures.forget(request.source_url, tenant=request.tenant)
+            else:
+                await self._failures.remember(outcome.failure, url=request.source_url, tenant=request.tenant)
+
+    async def _finish(self, lease: Lease, request: ScanRequest, result: ScanResult, drawn: Drawn | None) -> bool:
         """Artifacts first, so that who sees the outcome finds them; False when the lease was lost."""
         made = await asyncio.to_thread(artifacts_of, result) if result.frames else {}
+        verdict = result.outcome.verdict
+        sha256 = None if verdict is None else verdict.media.sha256
+
+        def write() -> bool:
+            self._drawings.keep(lease.id, request, made, sha256)
+            if drawn is not None and not made and drawn.sha256 == sha256:
+                self._drawings.carry_over(drawn, lease.id)
+            return lease.finish(result.outcome, self._settings)
+
         for _ in range(_FINISH_TRIES):
             with contextlib.suppress(RedisError):
-                for name, data in made.items():
-                    await asyncio.to_thread(lease.put_artifact, name, data, self._settings)
-                return await asyncio.to_thread(lease.finish, result.outcome, self._settings)
+                return await asyncio.to_thread(write)
             await asyncio.sleep(_FINISH_PAUSE_S)
         return False
 
@@ -119,6 +155,14 @@ class Horse:
 
 def _code(outcome: Outcome) -> str:
     return outcome.verdict.label.value if outcome.verdict else outcome.failure.code if outcome.failure else "nothing"
+
+
+def _is_drawn(task: Task) -> bool:
+    """Whether somebody will look at it.
+
+    A third attempt is made without drawings: should they be what killed the first two, the verdict still comes.
+    """
+    return task.request.queue == "interactive" and task.attempt < MOST_ATTEMPTS
 
 
 def _is_to_be_retried(outcome: Outcome, attempt: int) -> bool:
@@ -161,16 +205,34 @@ async def serve(connection: socket.socket, settings: Settings) -> None:
     with Scanner(settings, model=model, memory=(flight := _flight(settings, model.info.model_id))) as scanner:
         async with redis.asyncio.Redis.from_url(settings.cache_url or settings.redis_url) as memory:
             horse = Horse(scanner, flight, memory, settings)
-            with contextlib.suppress(RedisError):  # the next horse says it, too
-                await VerdictCache(memory, settings).announce(model.info)
+            cache = VerdictCache(memory, settings)
+            await _announce(cache, model.info)
+            announcing = asyncio.create_task(_keep_announcing(cache, model.info))
             connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
             await loop.sock_sendall(connection, READY)
-            for _ in range(MOST_SCANS):
-                data = await loop.sock_recv(connection, MESSAGE_BYTES)
-                if not data:
-                    return
-                await horse.run(msgspec.msgpack.decode(data, type=Task))
-                await loop.sock_sendall(connection, DONE)
+            try:
+                for left in reversed(range(MOST_SCANS)):
+                    data = await loop.sock_recv(connection, MESSAGE_BYTES)
+                    if not data:
+                        return
+                    goes_on = await horse.run(msgspec.msgpack.decode(data, type=Task)) and left > 0
+                    await loop.sock_sendall(connection, DONE if goes_on else LAST)
+                    if not goes_on:
+                        return
+            finally:
+                announcing.cancel()
+
+
+async def _announce(cache: VerdictCache, model: ModelInfo) -> None:
+    with contextlib.suppress(RedisError):  # the next time will tell, too
+        await cache.announce(model)
+
+
+async def _keep_announcing(cache: VerdictCache, model: ModelInfo) -> None:
+    """Say who judges, again and again: the Redis of verdicts may evict that, or come back empty."""
+    while True:
+        await asyncio.sleep(_ANNOUNCE_EVERY_S)
+        await _announce(cache, model)
 
 
 def _flight(settings: Settings, model_id: str) -> SingleFlight:

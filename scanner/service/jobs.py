@@ -43,6 +43,11 @@ class Jobs:
         """For a process that has no blocking client of its own, like the API."""
         return cls(redis.Redis.from_url(url))
 
+    def close(self) -> None:
+        """Hang up; for who has connected."""
+        for connected in self._queues.values():
+            connected.connection.close()
+
     def put(self, ids: Iterable[str], name: QueueName, *, at_front: bool = False) -> None:
         """One job for each row, in one round trip; blocks."""
         self._queues[name].enqueue_many([_job(id_, at_front=at_front) for id_ in ids])

@@ -35,6 +35,9 @@ LEASES: Final = "laescan:leases"
 TALLY: Final = "laescan:tally"
 CHANGES: Final = "laescan:changes"
 ARTIFACT: Final = "laescan:artifact:"
+ARTIFACTS: Final = ("report.html", "overlay.jpg", "plain.jpg")
+"""What a worker may leave beside an outcome (`scanner.report.artifacts`)."""
+SINCE: Final = "laescan:since"
 IDEMPOTENCY_TTL_S: Final = 86_400
 """How long an idempotency key stands for its request."""
 _POLL_S = 1.0  # a row is read again this often while somebody waits: a message of Redis's may be missed, never repeated
@@ -113,13 +116,13 @@ class Ledger:
         return Counter(state.decode() if owner == ours and state else "forgotten" for owner, state in found)
 
     async def wait(self, id: str, *, tenant: str, timeout_s: float) -> ScanRow | None:  # noqa: A002
-        """The row once it is terminal, or as it is after `timeout_s`."""
+        """The row once it is terminal, or as it is after `timeout_s`; None when it is there no more."""
         row: ScanRow | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), contextlib.aclosing(self.events(id, tenant=tenant)) as events:
                 async for row in events:  # noqa: B007 - the last one is the answer
                     pass
-        return row or await self.get(id, tenant=tenant)
+        return row if row is not None and row.is_terminal else await self.get(id, tenant=tenant)
 
     async def events(self, id: str, *, tenant: str) -> AsyncGenerator[ScanRow, None]:  # noqa: A002
         """The row now and after each change, up to the terminal one; nothing when there is no such row."""
@@ -149,6 +152,16 @@ class Ledger:
         outcome = failure_outcome(row.source, Cancelled("it was cancelled; submit it again to have it scanned"))
         await self._step(args=["cancel", id, tenant, msgspec.json.encode(outcome), int(self._settings.outcome_ttl_s)])
         return await self.get(id, tenant=tenant)
+
+    async def forget(self, id: str, *, tenant: str) -> bool:  # noqa: A002
+        """Drop an ended scan and its artifacts; False when there is none, or it has not ended."""
+        artifacts = [f"{ARTIFACT}{id}:{name}" for name in ARTIFACTS]
+        return bool(await self._step(args=["forget", id, tenant, *artifacts]) == 1)
+
+    async def since(self) -> float | None:
+        """When the first scan was accepted after this Redis was empty, in seconds since 1970; None: none was."""
+        found = await self.redis.get(SINCE)
+        return None if found is None else int(found) / 1000
 
     async def depths(self) -> dict[str, int]:
         """Scans that wait, by queue, and those `running`."""
