@@ -41,7 +41,7 @@ def scanned(attempt, queue):
     horse = Horse(scanner, SimpleNamespace(aboard=aboard), memory, Settings(redis_url=NOWHERE))
     request = ScanRequest(source_url="https://example.org/a.jpg", tenant="local", queue=queue)
     task = Task("a", 1, attempt, 0.0, request)
-    result = asyncio.run(horse._scan(task, SimpleNamespace(progress=lambda *_: None)))
+    result = asyncio.run(horse._scan(task, SimpleNamespace(progress=lambda *_: None), drawn=False))
     assert result.outcome.source == "https://example.org/a.jpg"
     return scanner.asked[1]
 

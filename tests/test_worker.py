@@ -13,6 +13,7 @@ from redis_server import start_redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from scanner.cache.failures import Failures
 from scanner.service import jobs, telemetry
 from scanner.service.lease import Lease, take_due
 from scanner.service.reconciler import Reconciler
@@ -270,3 +271,46 @@ def test_a_lease_from_before_the_clock_was_set_back_ends_as_soon_as_any(crew) ->
     assert take_due(crew.redis, most=10) == [(later, "interactive")]
     assert lease.renew()
     crew.redis.flushall()
+
+
+def test_what_has_not_changed_is_not_fetched_again_and_still_has_its_report(crew, origin, worker) -> None:
+    picture, asked = {"etag": b'"one"', "body": jpeg(64, 48)}, []
+
+    async def answer(writer, headers):
+        asked.append(headers.get("if-none-match"))
+        unchanged = asked[-1] == picture["etag"].decode()
+        status, body = (b"304 Not Modified", b"") if unchanged else (b"200 OK", picture["body"])
+        writer.write(
+            b"HTTP/1.1 %b\r\nETag: %b\r\nContent-Length: %d\r\n\r\n%b" % (status, picture["etag"], len(body), body)
+        )
+
+    origin.routes["/versions.jpg"] = answer
+    first, second = (crew.ended(crew.scan(origin.url("/versions.jpg"))) for _ in range(2))
+    assert asked == [None, '"one"']
+    assert second.outcome.verdict.media == first.outcome.verdict.media
+    assert second.outcome.verdict.cache.kind == "exact"
+    for name in ("report.html", "overlay.jpg", "plain.jpg"):
+        kept = [crew.ask(lambda ledger, row=row: ledger.artifact(row.id, name, tenant="t")) for row in (first, second)]  # noqa: B023
+        assert kept[0]
+        assert kept[0] == kept[1]
+    crew.redis.delete(f"laescan:artifact:{first.id}:report.html", f"laescan:artifact:{second.id}:report.html")
+    crew.ended(crew.scan(origin.url("/versions.jpg")))
+    assert asked[2:] == [None], "there was nothing left to show, so it was fetched to be drawn"
+    picture.update(etag=b'"two"', body=jpeg(80, 60))
+    changed = crew.ended(crew.scan(origin.url("/versions.jpg")))
+    assert asked[3:] == ['"one"']
+    assert changed.outcome.verdict.media.width == 80
+
+
+def test_why_a_url_failed_is_remembered_until_it_does_not(crew, origin, worker) -> None:
+    url, requests = origin.url("/later.jpg"), len(origin.requests)
+    assert crew.ended(crew.scan(url)).outcome.failure.code == "gone"
+
+    async def known(ledger):
+        return await Failures(ledger.redis).known(url, tenant="t")
+
+    assert crew.ask(known).failure.code == "gone"
+    origin.answer("/later.jpg", jpeg())
+    assert crew.ended(crew.scan(url, rescan=True)).state == "done"
+    assert crew.ask(known) is None
+    assert len(origin.requests) == requests + 2
