@@ -28,7 +28,8 @@ from scanner.engine.wire import socket_path
 from scanner.errors import BadWeights, BlockedAddress, NoEngine, ScanError
 from scanner.fetching.fetch import fetch
 from scanner.fetching.page_walls import try_walls
-from scanner.folders import scratch_folder
+from scanner.folders import scratch_folder, state_path
+from scanner.repair import Repair, exposed, stale_sockets
 from scanner.settings import PREFIX, Settings, SettingsError
 
 PACKAGES = ("laescan", "torch", "numpy", "opencv-python-headless", "pillow", "av", "aiohttp", "yt-dlp")
@@ -61,6 +62,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     ok: bool
     checks: tuple[Check, ...]
     settings: tuple[Setting, ...]
+    repairs: tuple[Repair, ...] = ()
 
 
 def examine(environ: Mapping[str, str]) -> Diagnosis:
@@ -75,6 +77,7 @@ def examine(environ: Mapping[str, str]) -> Diagnosis:
         _engine(settings),
         _try("jail", lambda: _jail(settings)),
         _try("video pages", lambda: _pages(settings)),
+        _state(settings),
         _try("egress", lambda: asyncio.run(_egress(settings))),
     )
     return Diagnosis(all(check.ok for check in checks), checks, settings_in_force(settings))
@@ -218,6 +221,14 @@ def _jail(settings: Settings) -> Check:
 def _pages(settings: Settings) -> Check:
     report = asyncio.run(try_walls(settings))
     return Check("video pages", ok=report.ok, words=report.words)
+
+
+def _state(settings: Settings) -> Check:
+    """Whether what should be private is; what only lies about is told."""
+    open_ones = [str(path) for path, _ in exposed(settings)]
+    words = [f"others may read {path}: `laescan doctor --fix` closes it" for path in open_ones]
+    words += [f"nobody listens on {path}: `laescan doctor --fix` removes it" for path in stale_sockets(settings)]
+    return Check("state", ok=not open_ones, words=tuple(words) or (f"{state_path(settings)} is for us alone",))
 
 
 async def _egress(settings: Settings) -> Check:

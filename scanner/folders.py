@@ -25,8 +25,13 @@ PREFIX: Final = "laescan-scratch-"
 
 def state_folder(settings: Settings) -> Path:
     """What must survive a restart; made when missing, readable by us only."""
+    return _private(state_path(settings))
+
+
+def state_path(settings: Settings) -> Path:
+    """Where that is, whether it is there or not."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return _private(Path(settings.state or Path(base) / "laescan"))
+    return Path(settings.state or Path(base) / "laescan")
 
 
 def spool_folder(settings: Settings) -> Path:

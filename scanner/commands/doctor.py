@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from scanner.settings import Settings
+
 if TYPE_CHECKING:
     from scanner.doctor import Diagnosis
+    from scanner.repair import Repair
 
 EPILOG = """\
 exit codes:
   0  everything that a scan needs is here and holds
-  1  something is not; its line tells what to do
+  1  something is not, or could not be mended; its line tells what to do
+
+--fix removes what killed processes left (scratch folders, sockets, halves of uploads, backups and engines), closes to
+others what is private, and cuts a broken append-only file of Redis off where it broke, after a copy. While the service
+runs, its files are left alone.
 """
 
 
@@ -25,6 +32,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    doctor.add_argument("--fix", action="store_true", help="mend what can be mended first, and say what was done")
     doctor.add_argument("--json", action="store_true", help="the same as one JSON object")
     doctor.set_defaults(run=run)
 
@@ -33,15 +41,25 @@ def run(given: argparse.Namespace) -> int:
     """Try everything and say how it went; out: the exit code."""
     from scanner.doctor import examine
 
-    found = examine(os.environ)
+    repairs = _repairs() if given.fix else []
+    found = msgspec.structs.replace(examine(os.environ), repairs=tuple(repairs))
     if given.json:
         print(msgspec.json.encode(found).decode())
     else:
         _show(found)
-    return int(not found.ok)
+    return int(not found.ok or not all(repair.done for repair in repairs))
+
+
+def _repairs() -> "list[Repair]":
+    """Mend before anything is tried; raises SettingsError."""
+    from scanner.repair import Repair, mend
+
+    return mend(Settings.from_env(os.environ)) or [Repair("nothing was left to mend", done=True)]
 
 
 def _show(found: "Diagnosis") -> None:
+    for repair in found.repairs:
+        print(f"{'done' if repair.done else 'LEFT'} {repair.what}")
     for check in found.checks:
         print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.words[0]}")
         for words in check.words[1:]:

@@ -74,12 +74,13 @@ def back_up(settings: Settings, path: Path) -> Copied:
     draft = path.with_name(f".{path.name}.part")
     try:
         with (
+            _reach(state) as client,
             tempfile.TemporaryDirectory(dir=state, prefix="backup-") as folder,
             os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
         ):
             held = Path(folder)
             _hold_uploads(settings, held)  # by a second name: a scan that ends meanwhile may remove the first
-            snapshot = _snapshot(state, held)
+            snapshot = _snapshot(client, state, held)
             _hold_uploads(settings, held)
             files = {SNAPSHOT: snapshot, **{f"spool/{upload.name}": upload for upload in held.glob("?" * 64)}}
             if key_path(settings).exists():
@@ -124,28 +125,27 @@ def _refuse_foreign(settings: Settings) -> None:
 # ---------------------------------------------------------------- Redis
 
 
-def _snapshot(state: Path, held: Path) -> Path:
-    """One moment of the Redis of this state, running or not, as a file."""
-    folder = state / "redis"
-    if not folder.exists():
-        msg = f"there is no state in {state}: `laescan serve` has not run there"
-        raise BackupError(msg)
-    dump = folder / "dump.rdb"
-    with _reach(state, folder) as client:
-        dump.unlink(missing_ok=True)  # of a backup that was killed
-        client.bgsave(schedule=True)  # after an append-only file that is being rewritten
-        while not dump.exists():  # it appears by a rename, complete
-            about = cast("dict[str, object]", client.info("persistence"))
-            if about["rdb_last_bgsave_status"] != "ok" and not about["rdb_bgsave_in_progress"]:
-                msg = "Redis could not write its snapshot; its log says why (disk full?)"
-                raise BackupError(msg)
-            time.sleep(_POLL_S)
+def _snapshot(client: redis.Redis, state: Path, held: Path) -> Path:
+    """One moment of the Redis of this state as a file."""
+    dump = state / "redis" / "dump.rdb"
+    dump.unlink(missing_ok=True)  # of a backup that was killed
+    client.bgsave(schedule=True)  # after an append-only file that is being rewritten
+    while not dump.exists():  # it appears by a rename, complete
+        about = cast("dict[str, object]", client.info("persistence"))
+        if about["rdb_last_bgsave_status"] != "ok" and not about["rdb_bgsave_in_progress"]:
+            msg = "Redis could not write its snapshot; its log says why (disk full?)"
+            raise BackupError(msg)
+        time.sleep(_POLL_S)
     return dump.rename(held / "dump.rdb")
 
 
 @contextlib.contextmanager
-def _reach(state: Path, folder: Path) -> Iterator[redis.Redis]:
-    """The Redis of the running service, or one for the while."""
+def _reach(state: Path) -> Iterator[redis.Redis]:
+    """The Redis of the running service, or one for the while, in which no service can start."""
+    folder = state / "redis"
+    if not folder.exists():
+        msg = f"there is no state in {state}: `laescan serve` has not run there"
+        raise BackupError(msg)
     with redis.Redis.from_url(socket_url(folder)) as client:
         try:
             client.ping()
