@@ -58,6 +58,7 @@ def test_json_says_the_same(capsys):
         "engine",
         "jail",
         "video pages",
+        "state",
         "egress",
     }
     assert {check.name for check in found.checks} == names
