@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 REPORT := reports/first
 EXAMPLES = $(wildcard tests/media/*.jpg)
 
-.PHONY: help setup run demo test check fix docs bench extension clean
+.PHONY: help setup run demo test check fix docs bench torture extension clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ docs: setup ## write again what is generated: parts of README.md, the schema, th
 
 bench: setup ## measure speed on this machine
 	@set -e; for bench in tests/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+
+torture: export OMP_WAIT_POLICY := PASSIVE
+torture: setup ## break everything that can break here, 20 minutes, and write the table into SECURITY.md
+	@$(BIN)/python tests/torture.py --write SECURITY.md
 
 extension: setup ## pack the browser extension for Chromium and for Firefox into dist
 	@$(BIN)/python extension/build.py dist
