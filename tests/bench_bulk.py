@@ -1,249 +1,406 @@
-"""How fast lists are, beside img2dataset and then a detector: `python tests/bench_bulk.py [URLS] [ROUNDS]`.
+"""How fast, even and sure lists are: `python tests/bench_bulk.py [MODE] [URLS] [ROUNDS]`; without MODE the first.
 
-    ours    one process tree: fetch -> jail -> MesoInception-4 on 256 px, a row for each URL, with its journal
-    peer    img2dataset to 256 px webdataset shards, then MesoInception-4 over the shards in batches of 32
+    peer      ours / (img2dataset to 256 px, then the detector over its shards), start-up included      >= 1.5
+    again     a finished list, given once more / its first run                                          <= 0.05
+    twice     a list of which half are repeats (of URLs; of bytes under other URLs) / without           <= 0.60
+    grow      ten times the URLs: resident set, and the exponent of time                                <= 1.05, 1.03
+    kill      killed at half and given once more / undisturbed; rows complete and unique                <= 1.10
+    hosts     good URLs per second beside 10 % bad hosts / without; requests of 429 hosts / allowed     >= 0.90, <= 1.2
+    groups    two groups of workers at one Redis / one; then one is killed in the middle                >= 1.8
+    videos    2,000 clips of a folder, undisturbed and killed at half                                   <= 1.10
 
-The same detector, server, URLs and pictures for both, interleaved, start-up included. Pictures are those of tests/media
-or of the folder in BENCH_PICTURES, each made unique by its last bytes, so that ours cannot scan bytes once.
+Both sides of a ratio run in turns, each in processes of its own, against a server in this one; what is printed is the
+median of the rounds. Detector: MesoInception-4 with the same random weights everywhere (for videos their brightness,
+else it would be all that is measured). Guard: each source has the same
+label and score on both sides (the peer's pictures went through another JPEG: for it the mean difference is printed).
+Pictures are those of tests/media or of the folder in BENCH_PICTURES, each made unique by its last bytes.
+
 img2dataset lives in a virtual environment of its own (it pins much): IMG2DATASET=/path/to/its/python. Without it the
-peer is its documented algorithm, and the output says so: a shard at a time, 32 threads with urllib and a connection for
-each URL, cv2 to 256 px, JPEG again, tar files, then the detector.
-
-Printed: seconds and core-seconds (other work on the machine moves these much less), median of the rounds.
+peer is its documented algorithm (`bulk_sides.download`), and the output says so.
 """
 
-import io
+import contextlib
+import ctypes
+import json
+import math
 import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import asyncio
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import cv2
+import media
 import numpy as np
-from bulk_site import NETWORK, Site
+from bulk_sides import SHARD, SIDE_PX, THREADS
+from bulk_site import Site
+from redis_server import redis_in
 
-SIDE_PX = 256
-SHARD = 1_000
-THREADS = 32
-TARGETS = {"ours / peer": 1.5, "finished again": 0.05, "half of it twice": 0.60}
+SIDES = Path(__file__).with_name("bulk_sides.py")
+HERE = Path(__file__).parent
+PR_SET_CHILD_SUBREAPER = 36
+BAD_HOSTS = {
+    "tarpit": (101, 102),
+    "limiting": (103, 104),
+    "broken": (105, 106),
+    "endless": (107, 108),
+    "inward": (109, 110),
+}
+IMPATIENT = {
+    "retries": 1,
+    "breaks": (1, 2, 4),
+    "connect_timeout_s": 2.0,
+    "first_byte_timeout_s": 2.0,
+    "image_timeout_s": 4.0,
+    "max_image_bytes": 5_000_000,
+    "max_video_bytes": 5_000_000,
+}
+"""So that the tail of the bad hosts takes seconds, not minutes; good hosts do not notice."""
 
 
-def served(count):
+def served(count, side_px=640):
     """Web-sized pictures, each other bytes."""
-    folder = Path(os.environ.get("BENCH_PICTURES", Path(__file__).parent / "media"))
-    found = sorted(path for path in folder.rglob("*.jp*g"))[:200]
+    folder = Path(os.environ.get("BENCH_PICTURES", HERE / "media"))
     made = []
-    for path in found:
+    for path in sorted(path for path in folder.rglob("*.jp*g"))[:200]:
         pixels = cv2.imread(str(path))
-        scale = 640 / max(pixels.shape[:2])
+        scale = side_px / max(pixels.shape[:2])
         made.append(cv2.imencode(".jpg", cv2.resize(pixels, None, fx=scale, fy=scale), [1, 90])[1].tobytes())
     print(f"{count} URLs of {len(made)} pictures, {sum(map(len, made)) / len(made) / 1e3:.0f} kB on average")
     return {f"{n}.jpg": made[n % len(made)] + b"%d" % n for n in range(count)}
 
 
-class Meso:
-    """A Model: whole pictures through MesoInception-4, all that wait in one batch."""
+# ---------------------------------------------------------------- running and showing
+
+
+class Run:
+    """Some programs, one after the other: seconds and core-seconds, grandchildren and the killed included."""
 
     def __init__(self):
-        import torch  # noqa: PLC0415 - part of the start-up that is measured
+        self.before, self.begun_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
 
-        from scanner.contract import ModelInfo  # noqa: PLC0415
-        from scanner.training.baselines import MesoInception  # noqa: PLC0415
-        from scanner.verdict import Calibration  # noqa: PLC0415
+    def of(self, side, **given):
+        """Run a side to its end."""
+        return self.end(start(side, **given))
 
-        torch.set_num_threads(1)
-        self.torch, self.net = torch, MesoInception().eval()
-        self.info = ModelInfo("meso", "cpu", "fp32")
-        self.calibration = Calibration(slope=1.0, intercept=0.0, authentic=0.2, manipulated=0.8)
-        self.waiting, self.task, self.thread = [], None, ThreadPoolExecutor(1)
-
-    def scores(self, pictures):
-        x = self.torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-        with self.torch.inference_mode():
-            return self.net.logit(x).tolist()
-
-    def work(self, batch):
-        return self.scores([cv2.resize(one, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA) for one, _ in batch])
-
-    async def look(self, frames, *, urgent=False):  # noqa: ARG002 - a Model's
-        future = asyncio.get_running_loop().create_future()
-        self.waiting.append((frames[0], future))
-        if self.task is None or self.task.done():
-            self.task = asyncio.create_task(self.run())
-        raw = await future
-        return [[seen(frames[0], raw)]]
-
-    async def survey(self, picture, *, urgent=False):  # noqa: ARG002 - a Model's
-        return None
-
-    async def run(self):
-        while self.waiting:
-            batch, self.waiting = self.waiting[:32], self.waiting[32:]
-            scores = await asyncio.get_running_loop().run_in_executor(self.thread, self.work, batch)
-            for (_, future), score in zip(batch, scores, strict=True):
-                future.set_result(score)
+    def end(self, process, workers=()):
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        self.said = json.loads(out.splitlines()[-1]) if out.strip() else {}
+        self.wall_s = time.perf_counter() - self.begun_s
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.communicate()
+        reap()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.core_s = after.ru_utime + after.ru_stime - self.before.ru_utime - self.before.ru_stime
+        return self
 
 
-def seen(frame, raw):
-    from scanner.detection.faces import Face, Quality  # noqa: PLC0415
-    from scanner.detection.model import SeenFace  # noqa: PLC0415
-
-    height, width = frame.shape[:2]
-    face = Face((0.0, 0.0, float(width), float(height)), np.zeros((5, 2), np.float32), 1.0)
-    to_frame = np.array([[width, 0, 0], [0, height, 0]], np.float64)
-    return SeenFace(face, Quality(1.0, ()), to_frame, float(raw), np.zeros((16, 16), np.float32))
+def environ():
+    return {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}"}  # all of one tree
 
 
-# ---------------------------------------------------------------- each side, in a process of its own
+def start(side, **given):
+    command = side if isinstance(side, list) else [sys.executable, str(SIDES), side, json.dumps(given)]
+    return subprocess.Popen(
+        command, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
-def ours(source, out):
-    from scanner.bulk.plan import Plan  # noqa: PLC0415
-    from scanner.bulk.polite import Policy  # noqa: PLC0415
-    from scanner.bulk.run import run  # noqa: PLC0415
-    from scanner.settings import Settings  # noqa: PLC0415
-
-    plan = Plan(source=source, out=Path(out), with_hash=False, policy=Policy(per_host=64))
-    summary = asyncio.run(run(plan, Settings(allow_networks=(NETWORK,)), model=Meso()))
-    print(summary.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+def reap():
+    """Bury what killed processes left: this process is their grandparent's stand-in, so that their time counts."""
+    time.sleep(0.3)  # they notice that they are alone
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
-def detect(folder):
-    """The second pass of the peer."""
-    meso, batch, done = Meso(), [], 0
-    for path in sorted(Path(folder).glob("*.tar")):
-        with tarfile.open(path) as shard:
-            for member in shard:
-                if member.name.endswith(".jpg"):
-                    picture = cv2.imdecode(np.frombuffer(shard.extractfile(member).read(), np.uint8), cv2.IMREAD_COLOR)
-                    batch.append(cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA))
-                if len(batch) == 32:
-                    done += len(meso.scores(batch))
-                    batch = []
-    done += len(meso.scores(batch)) if batch else 0
-    print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+def fresh(folder, name="out.jsonl"):
+    for path in folder.glob(f"{name}*"):
+        path.unlink()
+    return str(folder / name)
 
 
-def download(source, folder):
-    """img2dataset's documented way, where it is not installed."""
-    Path(folder).mkdir()
-    urls = Path(source).read_text().split()
-
-    def get(url):
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.read()
-
-    for start in range(0, len(urls), SHARD):
-        with tarfile.open(Path(folder) / f"{start:09}.tar", "w") as shard, ThreadPoolExecutor(THREADS) as threads:
-            for number, data in enumerate(threads.map(get, urls[start : start + SHARD])):
-                picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-                scale = SIDE_PX / min(picture.shape[:2])
-                small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-                encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-                info = tarfile.TarInfo(f"{start + number:09}.jpg")
-                info.size = len(encoded)
-                shard.addfile(info, io.BytesIO(encoded))
+def write(path, lines):
+    path.write_text("\n".join(lines))
+    return str(path)
 
 
-# ---------------------------------------------------------------- measuring
+def rows_of(out):
+    """Score and code by row; asserts that no row is there twice."""
+    rows = [json.loads(line) for line in Path(out).read_text().splitlines()]
+    found = {row["row"]: (row["source"], row["label"], row["score"], row["code"]) for row in rows}
+    assert len(found) == len(rows), "a row is there twice"
+    return found
 
 
-def timed(*commands):
-    """Seconds and core-seconds of some programs, one after the other, and what the last one said."""
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}  # all of one tree
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    for command in commands:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environ)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cores = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - begun, cores, done.stdout.split()
+def guard(ours, other, what=""):
+    """The same rows, labels and scores on both sides."""
+    assert ours.keys() == other.keys(), f"{what}: other rows"
+    moved = 0.0
+    for row, (source, label, score, code) in ours.items():
+        assert (source, label, code) == other[row][:2] + other[row][3:], (what, row, ours[row], other[row])
+        moved = max(moved, abs((score or 0) - (other[row][2] or 0)))
+    assert moved < 1e-4, (what, moved)
+    print(
+        f"guard{what and ' ' + what}: {len(ours)} rows on both sides, same labels and codes, scores within {moved:.0e}"
+    )
 
 
-def peer_commands(source, folder):
-    python = os.environ.get("IMG2DATASET")
-    first = [sys.executable, __file__, "download", source, folder]
-    if python:
-        arguments = {
-            "url_list": source,
-            "output_folder": folder,
-            "output_format": "webdataset",
-            "image_size": SIDE_PX,
-            "resize_mode": "keep_ratio",
-            "processes_count": os.cpu_count(),
-            "thread_count": THREADS,
-            "number_sample_per_shard": SHARD,
-            "enable_wandb": False,
-            "disallowed_header_directives": [],
-        }
-        call = f"if __name__ == '__main__':\n    from img2dataset import download\n    download(**{arguments!r})\n"
-        script = Path(folder).with_suffix(".py")  # a file: its processes import the main module again
-        script.write_text(call)
-        first = [python, str(script)]
-    return first, [sys.executable, __file__, "detect", folder]
-
-
-def show(name, values, better):
-    middle, target = statistics.median(values), TARGETS[name]
+def show(name, values, target, better):
+    middle = statistics.median(values)
     reached = middle >= target if better == "more" else middle <= target
     spread = f"{min(values):.3f} to {max(values):.3f}"
-    print(f"{name:18} {middle:7.3f}  ({spread}; target {target:g}: {'reached' if reached else 'MISSED'})")
+    print(f"{name:44} {middle:7.3f}  ({spread}; target {target:g}: {'reached' if reached else 'MISSED'})", flush=True)
+
+
+def sides(count, **runs):
+    for name, found in runs.items():
+        wall_s, core_s = (
+            statistics.median(values) for values in zip(*((r.wall_s, r.core_s) for r in found), strict=True)
+        )
+        rss = max(run.said.get("rss_mb", 0) for run in found)
+        rates = f"{count / wall_s:8.1f}/s {1e3 * core_s / count:8.2f} core-ms each"
+        print(f"{name:22} {wall_s:8.1f} s {core_s:8.1f} core-s {rates} {rss or '':>6} MB", flush=True)
+
+
+def ratios(name, above, below, target, better):
+    for unit in ("wall_s", "core_s"):
+        values = [getattr(a, unit) / getattr(b, unit) for a, b in zip(above, below, strict=True)]
+        show(f"{name}, {'seconds' if unit == 'wall_s' else 'core-seconds'}", values, target, better)
+
+
+# ---------------------------------------------------------------- modes
+
+
+def peer(folder, count=10_000, rounds=1):
+    print("peer:", "img2dataset" if os.environ.get("IMG2DATASET") else "img2dataset's algorithm (it is not installed)")
+    with Site(served(count)) as site:
+        source = write(folder / "list.txt", [site.url(f"{n}.jpg") for n in range(count)])
+        ours, theirs = [], []
+        for _ in range(rounds):
+            out = fresh(folder)
+            ours.append(Run().of("ours", source=source, out=out))
+            shutil.rmtree(folder / "tar", ignore_errors=True)
+            theirs.append(Run().of(img2dataset(source, folder / "tar")))
+            theirs[-1].of("detect", folder=str(folder / "tar"), scores=str(folder / "scores.json"))
+            assert ours[-1].said["rows"] == theirs[-1].said["rows"] == count, (ours[-1].said, theirs[-1].said)
+    sides(count, ours=ours, peer=theirs)
+    mine, other = rows_of(out), json.loads((folder / "scores.json").read_text())
+    moved = [abs(mine[row][2] - other[row - 1]) for row in mine]
+    print(f"guard: {len(moved)} scores on both sides, {statistics.mean(moved):.1e} apart on average")
+    ratios("peer / ours", theirs, ours, 1.5, "more")
+
+
+def img2dataset(source, folder):
+    """The command, as its documentation has it: its processes import the main module again, so it is a file."""
+    python = os.environ.get("IMG2DATASET")
+    if not python:
+        return [sys.executable, str(SIDES), "download", json.dumps({"source": source, "folder": str(folder)})]
+    arguments = {
+        "url_list": source,
+        "output_folder": str(folder),
+        "output_format": "webdataset",
+        "image_size": SIDE_PX,
+        "resize_mode": "keep_ratio",
+        "processes_count": os.cpu_count(),
+        "thread_count": THREADS,
+        "number_sample_per_shard": SHARD,
+        "enable_wandb": False,
+        "disallowed_header_directives": [],
+    }
+    script = folder.with_suffix(".py")
+    script.write_text(
+        "if __name__ == '__main__':\n    import img2dataset\n"
+        f"    img2dataset.download(**{arguments!r})\n    print('{{}}')\n"
+    )
+    return [python, str(script)]
+
+
+def again(folder, count=3_000, rounds=3):
+    with Site(served(count)) as site:
+        source = write(folder / "list.txt", [site.url(f"{n}.jpg") for n in range(count)])
+        first, second = [], []
+        for _ in range(rounds):
+            out = fresh(folder)
+            first.append(Run().of("ours", source=source, out=out))
+            before, asked = rows_of(out), sum(site.paths.values())
+            second.append(Run().of([sys.executable, "-m", "scanner.cli", "bulk", source, "-o", out, "-q"]))
+            guard(before, rows_of(out))
+            assert sum(site.paths.values()) == asked, "something was fetched again"
+    sides(count, first=first, again=second)
+    ratios("again / first", second, first, 0.05, "less")
+
+
+def twice(folder, count=3_000, rounds=2):
+    pictures = served(count)
+    pictures.update({f"copy/{n}.jpg": pictures[f"{n}.jpg"] for n in range(count // 2)})
+    with Site(pictures) as site:
+        urls = [site.url(f"{n}.jpg") for n in range(count)]
+        copies = [site.url(f"copy/{n}.jpg") for n in range(count // 2)]
+        lists = {
+            "distinct": write(folder / "list.txt", urls),
+            "repeated URLs": write(folder / "urls.txt", urls[: count // 2] * 2),
+            "repeated bytes": write(folder / "bytes.txt", urls[: count // 2] + copies),
+        }
+        found = {name: [] for name in lists}
+        for _ in range(rounds):
+            for name, source in lists.items():
+                out = fresh(folder, f"{name}.jsonl")
+                found[name].append(Run().of("ours", source=source, out=out))
+        scores = {row[0]: row[1:] for row in rows_of(folder / "distinct.jsonl").values()}
+        for name in ("repeated URLs", "repeated bytes"):
+            rows = rows_of(folder / f"{name}.jsonl")
+            guard(rows, {n: (row[0], *scores[row[0].replace("copy/", "")]) for n, row in rows.items()}, name)
+    sides(count, **found)
+    for name in ("repeated URLs", "repeated bytes"):
+        ratios(f"half {name} / distinct", found[name], found["distinct"], 0.60, "less")
+
+
+def grow(folder, count=30_000, rounds=1):
+    few = count // 10
+    with Site(served(count, 256)) as site:
+        short, long = ([site.url(f"{n}.jpg") for n in range(size)] for size in (few, count))
+        lists = (write(folder / "few.txt", short), write(folder / "many.txt", long))
+        small, large = [], []
+        for _ in range(rounds):
+            small.append(Run().of("ours", source=lists[0], out=fresh(folder, "few.jsonl")))
+            large.append(Run().of("ours", source=lists[1], out=fresh(folder, "many.jsonl")))
+        rows = rows_of(folder / "many.jsonl")
+        guard(rows_of(folder / "few.jsonl"), {n: rows[n] for n in range(1, few + 1)})
+    sides(few, few=small)
+    sides(count, many=large)
+    rss = [b.said["rss_mb"] / a.said["rss_mb"] for a, b in zip(small, large, strict=True)]
+    show("resident set, ten times the URLs", rss, 1.05, "less")
+    for unit in ("wall_s", "core_s"):
+        exponents = [math.log10(getattr(b, unit) / getattr(a, unit)) for a, b in zip(small, large, strict=True)]
+        show(f"exponent of {unit}", exponents, 1.03, "less")
+
+
+def half_killed(source, out, half, model):
+    """Kill the whole group when half the rows are written, then give the same command again."""
+    run = Run()
+    process = start("ours", source=source, out=out, model=model)
+    while not Path(out).exists() or Path(out).read_bytes().count(b"\n") < half:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return run.of("ours", source=source, out=out, model=model)
+
+
+def kill(folder, count=4_000, rounds=2):
+    with Site(served(count)) as site:
+        source = write(folder / "list.txt", [site.url(f"{n}.jpg") for n in range(count)])
+        undisturbed(folder, source, count, rounds)
+
+
+def undisturbed(folder, source, count, rounds, model="meso"):
+    whole, killed = [], []
+    for _ in range(rounds):
+        whole.append(Run().of("ours", source=source, out=fresh(folder, "whole.jsonl"), model=model))
+        killed.append(half_killed(source, fresh(folder, "killed.jsonl"), count // 2, model))
+        guard(rows_of(folder / "whole.jsonl"), rows_of(folder / "killed.jsonl"))
+    sides(count, undisturbed=whole, killed=killed)
+    ratios("killed at half and resumed / undisturbed", killed, whole, 1.10, "less")
+
+
+def hosts(folder, count=3_000, rounds=2):
+    names = {number: kind for kind, numbers in BAD_HOSTS.items() for number in numbers}
+    with Site(served(count), hosts=names) as site:
+        site.rate = 5.0
+        good = [site.url(f"{n}.jpg", 1 + n % 90) for n in range(count)]
+        bad = [site.url(f"{n}.jpg", 101 + n % 10) for n in range(count // 9)]
+        every = len(good) // len(bad) + 1
+        mixed = [url for at, one in enumerate(good) for url in ([one, bad[at // every]] if at % every == 0 else [one])]
+        lists = write(folder / "good.txt", good), write(folder / "mixed.txt", mixed)
+        alone, beside, pressed = [], [], []
+        for _ in range(rounds):
+            alone.append(Run().of("ours", source=lists[0], out=fresh(folder, "good.jsonl"), **IMPATIENT))
+            site.asked.clear()
+            beside.append(Run().of("ours", source=lists[1], out=fresh(folder, "mixed.jsonl"), **IMPATIENT))
+            for number in BAD_HOSTS["limiting"]:
+                times = site.asked[f"127.0.0.{number}"]
+                pressed.append(len(times) / (1 + site.rate * (times[-1] - times[0])))
+        scores = {row[0]: row[1:] for row in rows_of(folder / "good.jsonl").values()}
+        rows = {row[0]: row[1:] for row in rows_of(folder / "mixed.jsonl").values()}
+        guard(*({n: (url, *found[url]) for n, url in enumerate(good)} for found in (rows, scores)), "of the good")
+    print(f"{len(mixed)} rows with {len(mixed) - len(good)} of bad hosts: {', '.join(BAD_HOSTS)}")
+    sides(count, alone=alone, beside=beside)
+    last = [a.said["last_s"] / b.said["last_s"] for a, b in zip(alone, beside, strict=True)]
+    show("until the last good picture, alone / beside", last, 0.90, "more")
+    show("requests of a 429 host / allowed", pressed, 1.2, "less")
+
+
+def groups(folder, count=3_000, rounds=1):
+    print(f"{len(os.sched_getaffinity(0))} logical cores: two groups cannot be faster than the cores let them be")
+    with Site(served(count)) as site, redis_in(folder / "redis") as url:
+        source = write(folder / "list.txt", [site.url(f"{n}.jpg?{round_}") for round_ in (0,) for n in range(count)])
+        one, two, lost = [], [], []
+        for number in range(rounds):
+            one.append(by_workers(folder, source, f"one{number}.jsonl", url, 1))
+            two.append(by_workers(folder, source, f"two{number}.jsonl", url, 2))
+            lost.append(by_workers(folder, source, f"lost{number}.jsonl", url, 2, kill_at=count // 2))
+            guard(rows_of(folder / f"one{number}.jsonl"), rows_of(folder / f"two{number}.jsonl"), "one and two")
+            guard(
+                rows_of(folder / f"one{number}.jsonl"), rows_of(folder / f"lost{number}.jsonl"), "one and a killed one"
+            )
+    sides(count, one=one, two=two, **{"two, one killed": lost})
+    values = [a.wall_s / b.wall_s for a, b in zip(one, two, strict=True)]
+    show("one group / two, seconds", values, 1.8, "more")
+
+
+def by_workers(folder, source, out, url, count, kill_at=None):
+    """A list over Redis; the workers forget what they knew before."""
+    import redis  # noqa: PLC0415
+
+    redis.Redis.from_url(url).flushall()
+    crew = [start("worker", redis_url=url) for _ in range(count)]
+    run, target = Run(), folder / out
+    process = start("ours", source=source, out=str(target), queue=url)
+    if kill_at is not None:
+        while not target.exists() or target.read_bytes().count(b"\n") < kill_at:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        os.killpg(crew[0].pid, signal.SIGKILL)
+    return run.end(process, crew)
+
+
+def videos(folder, count=2_000, rounds=1):
+    clips = folder / "clips"
+    clips.mkdir()
+    faces = [cv2.imread(str(path)) for path in sorted((HERE / "media").glob("*.jpg"))[:8]]
+    for number, face in enumerate(faces):
+        still = cv2.resize(face, (320, 240))[:, :, ::-1]
+        frames = (np.roll(still, 2 * at, axis=1) for at in range(48))
+        media.clip(folder / f"{number}.mp4", frames, size=(320, 240))
+    made = [(folder / f"{number}.mp4").read_bytes() for number in range(len(faces))]
+    for number in range(count):
+        tail = b"%d" % number
+        box = (8 + len(tail)).to_bytes(4, "big") + b"free" + tail  # other bytes, the same film
+        (clips / f"{number:05}.mp4").write_bytes(made[number % len(made)] + box)
+    print(f"{count} clips of {len(made)} films, 2 s, 320x240, libavcodec {av.library_versions['libavcodec'][0]}")
+    undisturbed(folder, str(clips), count, rounds, "bright")
+
+
+MODES = {each.__name__: each for each in (peer, again, twice, grow, kill, hosts, groups, videos)}
 
 
 def main():
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; detector MesoInception-4, fp32, random weights")
-    print("peer:", "img2dataset" if os.environ.get("IMG2DATASET") else "img2dataset's algorithm (it is not installed)")
-    with Site(served(count)) as site, tempfile.TemporaryDirectory() as folder:
-        source, half, out, shards = (str(Path(folder) / name) for name in ("list.txt", "half.txt", "out.jsonl", "tar"))
-        urls = [site.url(f"{n}.jpg") for n in range(count)]
-        Path(source).write_text("\n".join(urls))
-        Path(half).write_text("\n".join(urls[: count // 2] * 2))
-        found = {name: [] for name in ("ours", "peer", "again", "half")}
-        for _ in range(rounds):
-            for path in Path(folder).glob("out.*"):
-                path.unlink()
-            shutil.rmtree(shards, ignore_errors=True)
-            found["ours"].append(timed([sys.executable, __file__, "ours", source, out]))
-            found["peer"].append(timed(*peer_commands(source, shards)))
-            again = timed([sys.executable, "-m", "scanner.cli", "bulk", source, "-o", out, "-q"])
-            found["again"].append((*again[:2], [count, 0]))
-            twice = str(Path(folder) / "out.half.jsonl")
-            found["half"].append(timed([sys.executable, __file__, "ours", half, twice]))
-            for name, runs in found.items():
-                assert int(runs[-1][2][0]) == count, (name, runs[-1])
-    for name, runs in found.items():
-        wall, cores = (statistics.median(run[at] for run in runs) for at in (0, 1))
-        rss = max(int(run[2][1]) for run in runs)
-        rates = f"{count / wall:8.1f} img/s {1e3 * cores / count:7.2f} core-ms/img"
-        print(f"{name:6} {wall:8.1f} s {cores:8.1f} core-s {rates} {rss:6} MB")
-
-    def ratios(above, below, at):
-        return [a[at] / b[at] for a, b in zip(found[above], found[below], strict=True)]
-
-    for at, unit in ((0, "by seconds"), (1, "by core-seconds")):
-        print(unit)
-        show("ours / peer", ratios("peer", "ours", at), "more")
-        show("finished again", ratios("again", "ours", at), "less")
-        show("half of it twice", ratios("half", "ours", at), "less")
+    name, *numbers = sys.argv[1:] or ["peer"]
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    print(f"{name}: {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as folder:
+        MODES[name](Path(folder), *map(int, numbers))
 
 
 if __name__ == "__main__":
-    parts = {"ours": ours, "detect": detect, "download": download}
-    if len(sys.argv) > 1 and sys.argv[1] in parts:
-        parts[sys.argv[1]](*sys.argv[2:])
-    else:
-        main()
+    main()
