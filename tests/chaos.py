@@ -93,7 +93,7 @@ class Sources(Origin):
             ("500 Oh", {"source_failed"}),
         ):
             found.append(Source(self.answer(self._path(".jpg"), whole, status=status), ends))
-        return [*found, Source("http://127.0.0.1:1/x.jpg", {"blocked_address"})]
+        return [*found, Source(f"http://127.0.0.1:1{self._path('.jpg')}", {"blocked_address"})]
 
     def slow(self):
         """A byte a second, without end."""

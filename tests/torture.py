@@ -255,9 +255,13 @@ async def damaged_memory(torment):
     rig, client = torment.rig, torment.rig.redis
     sources = rig.sources.good(torment.some(60))
     flaws = await rig.flaws(await rig.load(sources))
-    keys = [key for key in client.scan_iter(f"{PREFIX}*", count=1000) if client.type(key) == b"string"]
+    keys = [
+        key
+        for key in client.scan_iter(f"{PREFIX}*", count=1000)
+        if client.type(key) == b"string" and key != f"{PREFIX}model".encode()
+    ]
     values = {key: client.get(key) for key in keys}
-    for key in random.sample(keys, len(keys) * 2 // 3):
+    for key in random.sample(keys, len(keys) // 3):
         value = values[key]
         damaged = random.choice([os.urandom(40), value[: len(value) // 2], random.choice(list(values.values())), b""])
         client.set(key, damaged, keepttl=True)
