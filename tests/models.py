@@ -19,7 +19,11 @@ SURELY_MANIPULATED = Calibration(slope=2.0, intercept=9.0, authentic=0.3, manipu
 def random_encoder(config=None, seed=0):
     """A random encoder with the statistics of a trained one: scores about 1 wide, and other ones for each crop."""
     torch.manual_seed(seed)
-    encoder = Encoder(config or LAEConfig())
+    return with_statistics(Encoder(config or LAEConfig()), torch.from_numpy(golden_crops()))
+
+
+def with_statistics(encoder, crops):
+    """An encoder of random weights, told what crops (B, H, W, 3) uint8 look like to it."""
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # one pass sets the statistics
@@ -28,7 +32,7 @@ def random_encoder(config=None, seed=0):
             torch.nn.init.normal_(module.fc.weight, std=0.05)
     with torch.no_grad():
         encoder.fc.weight *= 10
-        encoder.train()(torch.from_numpy(golden_crops()).permute(0, 3, 1, 2).float() / 255)
+        encoder.train()(crops.permute(0, 3, 1, 2).float() / 255)
     return encoder.eval()
 
 

@@ -138,17 +138,20 @@ def _trusted_bytes(path: Path, most_bytes: int) -> bytes:
     """The bytes of a file that nobody but us, or root, can have written; raises Untrusted."""
     _check(path.parent, path.parent.stat())
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would block
     except OSError as error:  # missing, or a link
         msg = f"{path.name} cannot be opened ({error.strerror}); prune it and build again"
         raise Untrusted(msg) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             msg = f"{path.name} is no file; prune it and build again"
             raise Untrusted(msg)
         _check(path, about)
-        data = file.read(most_bytes + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(most_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > most_bytes:
         msg = f"{path.name} is longer than what was built here; prune it and build again"
         raise Untrusted(msg)

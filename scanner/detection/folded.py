@@ -27,7 +27,7 @@ class Folded(Encoder):
     """
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
-        with torch.device("meta"):  # the shapes only: no weights are drawn, so nobody's random numbers change
+        with torch.random.fork_rng(devices=[]):  # weights are drawn and thrown away; nobody's random numbers change
             super().__init__(encoder.config)
         self.load_state_dict(copy.deepcopy(encoder.state_dict()), assign=True)
         self.eval().requires_grad_(requires_grad=False)
