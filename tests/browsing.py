@@ -22,6 +22,7 @@ MEDIA = Path(__file__).parent / "media"
 ID = "faamboekkmeaklkmgfifkmoenfajpmck"  # follows from the key in the manifest
 PATIENCE_S = 90.0
 HOST = "127.0.0.5"  # a site: neither the service's address nor the extension's default right
+OTHER_HOST = "127.0.0.4"  # another site's
 
 
 class Site:
@@ -29,8 +30,9 @@ class Site:
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[bytes | Path, str, int, dict[str, str]]] = {}
-        self.slow_s: dict[str, float] = {}
-        self.url = ""
+        self._held: dict[str, asyncio.Event] = {}
+        self.asked: dict[str, int] = {}
+        self.url = self.other_url = ""
         self._loop = asyncio.new_event_loop()
 
     def put(
@@ -46,12 +48,32 @@ class Site:
         head = "<!doctype html><meta charset=utf-8><style>body{margin:40px;font:16px system-ui;background:#fff}</style>"
         return self.put(path, head + body, **headers)
 
+    @contextlib.contextmanager
+    def holding(self, path: str) -> Iterator[None]:
+        """Let who asks for this path wait until the block ends."""
+        held = self._held[path] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._held[path]
+            self._loop.call_soon_threadsafe(held.set)
+
+    def wait_until_asked(self, path: str, times: int) -> None:
+        """Until so many requests for this path have come."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.asked.get(path, 0) < times:
+            assert time.monotonic() < deadline, f"{path} was asked for {self.asked.get(path, 0)} times"
+            time.sleep(0.02)
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         found = self.files.get(request.path)
         if found is None:
             return web.Response(status=404, text="gone")
         body, kind, status, headers = found
-        await asyncio.sleep(self.slow_s.get(request.path, 0.0))
+        self.asked[request.path] = self.asked.get(request.path, 0) + 1
+        held = self._held.get(request.path)
+        if held is not None:
+            await held.wait()
         if isinstance(body, Path):
             return web.FileResponse(body, headers=headers)
         return web.Response(body=body, status=status, headers={"Content-Type": kind, **headers})
@@ -63,7 +85,9 @@ class Site:
         await runner.setup()
         site = web.TCPSite(runner, HOST, 0)
         await site.start()
-        self.url = f"http://{HOST}:{site._server.sockets[0].getsockname()[1]}"
+        port = site._server.sockets[0].getsockname()[1]
+        await web.TCPSite(runner, OTHER_HOST, port).start()
+        self.url, self.other_url = f"http://{HOST}:{port}", f"http://{OTHER_HOST}:{port}"
         self._end = asyncio.Event()
         ready.set()
         await self._end.wait()
@@ -207,8 +231,15 @@ class Browser:
         """End the service worker, as the browser does with one that idles."""
         page = self.own_page("options/options.html")
         cdp = self.context.new_cdp_session(page)
+        told: list[str] = []
+        cdp.on("ServiceWorker.workerVersionUpdated", lambda e: told.extend(v["runningStatus"] for v in e["versions"]))
         cdp.send("ServiceWorker.enable")
+        told.clear()
         cdp.send("ServiceWorker.stopAllWorkers")
+        deadline = time.monotonic() + PATIENCE_S
+        while "stopped" not in told:
+            assert time.monotonic() < deadline, "the worker does not stop"
+            page.wait_for_timeout(20)
         page.close()
 
     def own_page(self, path: str) -> Page:

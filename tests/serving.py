@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import HOST
+from browsing import HOST, OTHER_HOST
 from crew import children
 from models import random_checkpoint
 from PIL import Image
 
+from api import feedback_command
 from scanner.detection.local_model import LocalModel
 from scanner.settings import Settings
 from scanner.verdict import Calibration
@@ -58,7 +60,7 @@ class Service:
             "LAESCAN_STATE": str(folder),
             "LAESCAN_WEIGHTS": str(weights),
             "LAESCAN_API_PORT": self.url.rpartition(":")[2],
-            "LAESCAN_ALLOW_NETWORKS": f"{HOST}/32",
+            "LAESCAN_ALLOW_NETWORKS": f"{HOST}/32,{OTHER_HOST}/32",
             "LAESCAN_WORKERS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
         }
@@ -85,6 +87,12 @@ class Service:
                 os.kill(pid, signal.SIGKILL)
                 return
         pytest.fail("no API process")
+
+    def feedback(self):
+        """The reports that verdicts are wrong."""
+        settings = Settings(state=str(Path(self.log.name).parent))
+        with ThreadPoolExecutor(1) as thread:  # Playwright's loop runs in this one
+            return [json.loads(line) for line in thread.submit(feedback_command.run, settings).result()]
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ import { loadSettings, rightFor } from '../shared/settings.js';
 const ANSWER_MS = 10_000;
 const UPLOAD_MS = 120_000;
 const WAIT_S = 20;
+const SILENCE_MS = 45_000; // the server says something every 15 s: a laptop that slept waits on a dead connection
 
 /** @typedef {import('../shared/types.js').Scan} Scan */
 
@@ -69,6 +70,19 @@ export async function submitFile(server, file, name) {
   return read(await call(server, '/v1/scans', { method: 'POST', body, timeoutMs: UPLOAD_MS }));
 }
 
+/** Report that a verdict is wrong. @param {string} server @param {string} id @param {{ expected: string, note: string }} feedback */
+export async function sendFeedback(server, id, { expected, note }) {
+  const headers = { 'Content-Type': 'application/json' };
+  await call(server, `/v1/scans/${id}/feedback`, { method: 'POST', headers, body: JSON.stringify({ expected, note }) });
+}
+
+/** Take such a report back; one that is not there is back already. @param {string} server @param {string} id */
+export async function withdrawFeedback(server, id) {
+  await call(server, `/v1/scans/${id}/feedback`, { method: 'DELETE' }).catch((error) => {
+    if (error.code !== 'not_found') throw error;
+  });
+}
+
 /** The picture that the server looked at, null where it kept none. @param {string} server @param {string} id */
 export async function plainPicture(server, id) {
   try {
@@ -94,13 +108,31 @@ export async function* watch(server, id, beat) {
 
 /** Server-sent events by fetch: EventSource cannot send a token. @param {string} server @param {string} id @param {() => void} beat */
 async function* events(server, id, beat) {
-  const response = await call(server, `/v1/scans/${id}/events`, { timeoutMs: 0 });
+  const cut = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const alive = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => cut.abort(), SILENCE_MS);
+    beat();
+  };
+  try {
+    alive();
+    const response = await call(server, `/v1/scans/${id}/events`, { signal: cut.signal });
+    yield* scansIn(response, alive);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** @param {Response} response @param {() => void} alive */
+async function* scansIn(response, alive) {
   const reader = /** @type {ReadableStream<Uint8Array<ArrayBuffer>>} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
   let text = '';
   for (;;) {
     const piece = await reader.read().catch(() => null); // cut: the caller asks again
     if (!piece || piece.done) return;
-    beat();
+    alive();
     text += piece.value;
     const whole = text.split('\n\n');
     text = whole.pop() ?? '';

@@ -2,7 +2,7 @@
 // The menu, and what a click on it points at, as far as the browser tells; the page's finder looks closer.
 
 /** @typedef {import('../shared/types.js').Source} Source */
-/** What the page's finder is told. @typedef {{ media: 'image' | 'video' | null, src: string, link: string, selection: string, page: string }} Click */
+/** What the page's finder is told. @typedef {{ media: 'image' | 'video' | null, src: string, link: string, selection: string, page: string, framed: boolean }} Click  `framed`: in a frame that lets nobody in */
 
 const ITEM = 'check';
 
@@ -25,6 +25,7 @@ export function clickOf(info, page) {
     link: info.linkUrl ?? '',
     selection: info.selectionText ?? '',
     page: info.frameUrl ?? info.pageUrl ?? page,
+    framed: false,
   };
 }
 

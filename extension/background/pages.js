@@ -23,7 +23,8 @@ export async function showIn(tabId, frameId, what) {
   for (const frame of new Set([frameId, 0])) {
     try {
       await inject(tabId, frame);
-      await chrome.tabs.sendMessage(tabId, { type: 'show', ...what }, { frameId: frame });
+      const click = { ...what.click, framed: frame !== frameId };
+      await chrome.tabs.sendMessage(tabId, { type: 'show', ...what, click }, { frameId: frame });
       return true;
     } catch {
       // not this frame: try the page around it

@@ -28,7 +28,7 @@ export async function begin(source, tab) {
   /** @type {Check} */
   const check = {
     id: crypto.randomUUID(), turn: 0, createdMs: Date.now(), tab, source, server, phase: 'new', rescan: false, scan: null,
-    stage: null, percent: null, position: null, sent: null, outcome: null, endedMs: null, trouble: null, thumb: null, disputed: false,
+    stage: null, percent: null, position: null, sent: null, outcome: null, endedMs: null, trouble: null, thumb: null, differs: null, declined: false, disputed: null,
   };
   await save(check);
   return check;
@@ -127,8 +127,8 @@ async function accept(check, scan) {
 }
 
 /** An end that the server was not asked for. @param {Check} check @param {string} code */
-async function fail(check, code) {
-  const failure = { code, message: say(`failure_${code}`), retryable: false };
+export async function fail(check, code) {
+  const failure = { code, message: say(`failure_${code}`), retryable: false, retry_after_s: null };
   await change(check.id, { phase: 'ended', outcome: { verdict: null, failure }, endedMs: Date.now(), trouble: null });
 }
 
@@ -136,7 +136,7 @@ async function fail(check, code) {
 async function refuse(check, error) {
   if (['bad_source', 'empty', 'too_large', 'unsupported_media', 'invalid', 'body_too_large'].includes(error.code)) {
     const code = error.code === 'invalid' ? 'bad_source' : error.code === 'body_too_large' ? 'too_large' : error.code;
-    const outcome = { verdict: null, failure: { code, message: error.message, retryable: false } };
+    const outcome = { verdict: null, failure: { code, message: error.message, retryable: false, retry_after_s: null } };
     await change(check.id, { phase: 'ended', outcome, endedMs: Date.now(), trouble: null });
   } else {
     await change(check.id, { phase: 'trouble', trouble: { code: error.code, message: error.message } });
@@ -178,7 +178,7 @@ async function end(check, scan) {
   const agreed = (await loadSettings()).uploadSites.includes(hostOf(check.source.page));
   /** @type {Partial<Check>} */
   const ended = { phase: 'ended', scan: scan.id ?? check.scan, sent: check.sent, outcome, endedMs: Date.now(), trouble: null };
-  await change(check.id, agreed && canSend({ ...check, ...ended }) ? { ...ended, phase: 'sending' } : ended);
+  await change(check.id, agreed && canSend({ ...check, ...ended, declined: false }) ? { ...ended, phase: 'sending' } : ended);
   await Promise.all([remember(check.id), prune()]);
 }
 
@@ -195,12 +195,13 @@ async function remember(id) {
 export async function consent(check, answer) {
   if (answer === 'no') {
     if (check.phase === 'consent') await fail(check, 'not_sent');
+    await change(check.id, { declined: true });
     return;
   }
   const site = hostOf(check.source.page);
   const { uploadSites } = await loadSettings();
   if (answer === 'site' && site && !uploadSites.includes(site)) await saveSettings({ uploadSites: [...uploadSites, site] });
-  await change(check.id, { phase: 'sending' });
+  await change(check.id, { phase: 'sending', percent: null });
 }
 
 /** Once more: after a verdict by a new scan, after a trouble by the same. @param {Check} check */
@@ -209,18 +210,22 @@ export async function again(check) {
   const rescan = check.outcome !== null;
   await change(check.id, {
     phase: 'new', rescan, turn: check.turn + 1, scan: null, stage: null, percent: null, position: null, sent: null,
-    outcome: null, trouble: null, server, disputed: false,
+    outcome: null, trouble: null, server, differs: null, declined: false, disputed: null,
   });
   await advance(check.id);
 }
 
-/** Go on with what a stopped worker, a closed browser or a sleeping laptop has left. */
-export async function resume() {
+/**
+ * Go on with what a stopped worker has left. After a start of the browser no page holds a check any more: what had not
+ * been asked yet is asked, and what a page was to send is lost.
+ * @param {{ started: boolean }} browser
+ */
+export async function resume({ started }) {
   const all = await chrome.storage.local.get(null);
   for (const check of Object.values(all)) {
     const { id, phase } = /** @type {any} */ (check) ?? {};
-    if (phase === 'following' || phase === 'new') advance(id);
-    if (phase === 'sending') await fail(/** @type {Check} */ (check), 'not_sent'); // the page that had it is gone
+    if (phase === 'following' || (started && phase === 'new')) advance(id);
+    if (started && phase === 'sending') await fail(/** @type {Check} */ (check), 'not_sent'); // the page that had it is gone
   }
 }
 

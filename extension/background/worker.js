@@ -4,10 +4,11 @@
 import { parse, PORT } from '../shared/messages.js';
 import { loadSettings } from '../shared/settings.js';
 import { load, update } from './checks.js';
+import { compare, dispute } from './disputes.js';
 import { clickOf, installMenu, sourceOf } from './menus.js';
 import { showIn, tellToolbar } from './pages.js';
 import { blobOf, screenPart } from './pictures.js';
-import { advance, again, begin, change, consent, publish, resume, upload, watchCheck } from './scanning.js';
+import { advance, again, begin, consent, fail, publish, resume, upload, watchCheck } from './scanning.js';
 
 /** @typedef {import('../shared/messages.js').Message} Message */
 /** @typedef {import('../shared/types.js').Check} Check */
@@ -17,8 +18,9 @@ chrome.storage.local.setAccessLevel?.({ accessLevel: 'TRUSTED_CONTEXTS' });
 chrome.runtime.onInstalled.addListener(installMenu);
 chrome.runtime.onStartup.addListener(() => {
   installMenu();
-  resume();
+  resume({ started: true });
 });
+resume({ started: false }); // whatever has woken the worker
 chrome.contextMenus.onClicked.addListener((info, tab) => tab && start(tab, info, info.frameId ?? 0));
 chrome.commands.onCommand.addListener((_command, tab) => tab && start(tab, {}, 0));
 chrome.runtime.onConnect.addListener(connect);
@@ -70,10 +72,14 @@ const HANDLERS = {
   upload: (check, { means, mime, base64 }) => check.phase === 'sending' && upload(check.id, blobOf(base64, mime), means),
   capture: async (check, { rect, ratio }, port) => {
     const windowId = port.sender?.tab?.windowId;
-    if (check.phase === 'sending' && windowId !== undefined) await upload(check.id, await screenPart(windowId, rect, ratio), 'screen');
+    if (check.phase !== 'sending' || windowId === undefined) return;
+    const seen = await screenPart(windowId, rect, ratio).catch(() => null); // another tab is in front by now, or the right has lapsed
+    if (seen) await upload(check.id, seen, 'screen');
+    else await fail(check, 'not_seen');
   },
   again: (check) => again(check),
-  dispute: (check, { disputed }) => change(check.id, { disputed }),
+  compare: (check, { base64 }) => compare(check, blobOf(base64, '')),
+  dispute: (check, asked) => dispute(check, asked),
   open: (check, { what }) => {
     if (what === 'options') chrome.runtime.openOptionsPage();
     else if (check.scan) chrome.tabs.create({ url: `${check.server}/#/scans/${check.scan}` });

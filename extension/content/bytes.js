@@ -3,6 +3,7 @@
 
 var bytes = (() => {
   const MOST_BYTES = 30_000_000;
+  const MOST_COMPARED = 10_000_000;
   const MOST_SIDE = 4096;
 
   /** @param {Blob} blob @returns {Promise<string>} */
@@ -26,14 +27,14 @@ var bytes = (() => {
   }
 
   /** The frame that a video shows, where the page may read it. @param {HTMLVideoElement} video @returns {Promise<Blob | null>} */
-  function frame(video) {
+  async function frame(video) {
     const scale = Math.min(1, MOST_SIDE / Math.max(video.videoWidth, video.videoHeight));
     const canvas = dom.el('canvas', { width: Math.round(video.videoWidth * scale), height: Math.round(video.videoHeight * scale) });
     try {
       canvas.getContext('2d').drawImage(video, 0, 0, canvas.width, canvas.height);
-      return new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
+      return await new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
     } catch {
-      return Promise.resolve(null); // another site's: the canvas may not be read
+      return null; // another site's: the canvas may not be read
     }
   }
 
@@ -52,6 +53,12 @@ var bytes = (() => {
     return screen(element);
   }
 
+  /** The file behind an address that the page shows, for comparison; null where the page may not read it. @param {string} address */
+  async function copy(address) {
+    const blob = await file(address);
+    return blob && blob.size <= MOST_COMPARED ? base64(blob) : null;
+  }
+
   /** @param {Element} element */
   async function screen(element) {
     element.scrollIntoView({ block: 'nearest', behavior: 'instant' });
@@ -61,5 +68,5 @@ var bytes = (() => {
     return { type: 'capture', rect: { x, y, width, height }, ratio: devicePixelRatio };
   }
 
-  return { read };
+  return { read, copy };
 })();

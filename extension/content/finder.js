@@ -113,17 +113,24 @@ var finder = (() => {
     return all.find((element) => layers.has(element)) ?? all.sort((a, b) => area(b) - area(a))[0] ?? null;
   }
 
+  /** The frame of another site that was clicked in. @param {import('../background/menus.js').Click} click */
+  function frameOf(click) {
+    const frames = dom.all('iframe, frame');
+    return frames.find((frame) => frame.matches(':hover')) ?? frames.find((frame) => /** @type {HTMLIFrameElement} */ (frame).src === click.page) ?? null;
+  }
+
   /** @param {import('../background/menus.js').Click} click @param {Source} asked what the worker made of it @returns {Found} */
   function find(click, asked) {
     const page = click.page || location.href;
     if (click.src) {
       const element = showing(click.src);
-      return element ? medium(page, element) : { source: { ...asked, held: !asked.url }, element: null, background: false };
+      return element ? medium(page, element) : { source: { ...asked, held: !asked.url && !click.framed }, element: click.framed ? frameOf(click) : null, background: false };
     }
     if (click.link) {
       const links = dom.all('a[href], area[href]').filter((link) => /** @type {HTMLAnchorElement} */ (link).href === click.link);
       return { source: asked, element: links.find((link) => link.matches(':hover')) ?? links.find(area) ?? null, background: false };
     }
+    if (click.framed) return { source: asked, element: frameOf(click), background: false };
     if (click.selection) return { source: asked, element: null, background: false };
     return pointed(page) ?? main(page) ?? { source: asked, element: null, background: false };
   }

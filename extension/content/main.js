@@ -17,6 +17,7 @@ var checks = (() => {
    * @property {chrome.runtime.Port | null} port
    * @property {number} retries
    * @property {boolean} reading
+   * @property {boolean} told whether the worker has the file for comparison
    * @property {{ element: HTMLElement, title: HTMLElement, stop: () => void } | null} panel
    * @property {{ layer: HTMLElement, move: () => void } | null} overlay
    */
@@ -30,7 +31,7 @@ var checks = (() => {
     const anchor = found.element && { element: found.element, background: found.background };
     for (const old of [...all.values()]) if (anchor && old.anchor?.element === anchor.element) remove(old);
     /** @type {Shown} */
-    const shown = { id, source: found.source, anchor, badge: badge.make(() => (shown.panel ? close(shown) : open(shown))), view: null, port: null, retries: 0, reading: false, panel: null, overlay: null };
+    const shown = { id, source: found.source, anchor, badge: badge.make(() => (shown.panel ? close(shown) : open(shown))), view: null, port: null, retries: 0, reading: false, told: false, panel: null, overlay: null };
     all.set(id, shown);
     host.theme(theme);
     host.attach();
@@ -71,7 +72,7 @@ var checks = (() => {
     const changed = JSON.stringify({ ...view, when: '', thumb: '', remembered: '' }) !== JSON.stringify({ ...shown.view, when: '', thumb: '', remembered: '' });
     shown.view = view;
     shown.badge.show(view);
-    if (!view.faces.length) hideOverlay(shown);
+    if (!view.faces.length && !view.regions.length) hideOverlay(shown);
     if (shown.panel && changed) open(shown);
     else if (asks) open(shown);
     settle(shown);
@@ -80,6 +81,19 @@ var checks = (() => {
       const { element, background } = shown.anchor;
       send(shown, await bytes.read(element, background ? shown.source?.url ?? backgroundAddress(element) : null));
     }
+    if (view.compared && !shown.told) await tellFile(shown);
+    if (!view.compared) shown.told = false;
+  }
+
+  /** Let the worker compare the file that is shown here with the one that was judged; some sites show each something else. @param {Shown} shown */
+  async function tellFile(shown) {
+    const { anchor, source } = shown;
+    if (!anchor || !source?.url) return;
+    const { currentSrc, src } = /** @type {HTMLImageElement} */ (anchor.element);
+    if (!anchor.background && (currentSrc || src) !== source.url) return; // of a srcset, another file was asked for
+    shown.told = true;
+    const base64 = await bytes.copy(source.url);
+    if (base64) send(shown, { type: 'compare', base64 });
   }
 
   /** @param {Element} element */

@@ -12,7 +12,7 @@ var overlay = (() => {
     if (background) return judged;
     if (element instanceof HTMLVideoElement) return element.videoWidth ? { width: element.videoWidth, height: element.videoHeight } : null;
     if (element instanceof HTMLImageElement) return element.naturalWidth ? { width: element.naturalWidth, height: element.naturalHeight } : null;
-    return judged;
+    return element instanceof HTMLInputElement ? judged : null; // a link or a frame shows no picture of ours
   }
 
   /** The box of an element's content, without border and padding. @param {Element} element */
@@ -95,7 +95,8 @@ var overlay = (() => {
         pen.setTransform(ratio, 0, 0, ratio, shown.x * ratio, shown.y * ratio);
       }
       veil.classList.toggle('grey', faces.some(({ state }) => state === 'manipulated'));
-      boxes.replaceChildren(...faces.map((face) => boxOf(face, view.frames[frame], shown)));
+      const regions = frame === 0 ? view.regions : [];
+      boxes.replaceChildren(...faces.map((face) => boxOf(face, view.frames[frame], shown)), ...regions.map((region) => cornersOf(region, view.frames[frame], shown)));
     }
 
     return { layer, move };
@@ -103,20 +104,31 @@ var overlay = (() => {
 
   /** @param {import('../shared/types.js').FaceView} face @param {{ width: number, height: number }} frame @param {{ x: number, y: number, width: number, height: number }} shown */
   function boxOf(face, frame, shown) {
+    return laid(dom.el('div', { class: `box is-${face.state}` }, chip(face.words)), face.box, frame, shown);
+  }
+
+  /** The corners of a part that looks inpainted; no face has these. @param {import('../shared/types.js').RegionView} region @param {{ width: number, height: number }} frame @param {{ x: number, y: number, width: number, height: number }} shown */
+  const cornersOf = (region, frame, shown) =>
+    laid(dom.el('div', { class: 'region' }, ...[1, 2, 3, 4].map(() => dom.el('i')), chip(region.words)), region.box, frame, shown);
+
+  /** @param {string} words */
+  const chip = (words) => dom.el('span', { class: 'chip', dir: 'auto' }, words);
+
+  /** @param {HTMLElement} box @param {readonly number[]} at @param {{ width: number, height: number }} frame @param {{ x: number, y: number, width: number, height: number }} shown */
+  function laid(box, [x0, y0, x1, y1], frame, shown) {
     const [sx, sy] = [shown.width / frame.width, shown.height / frame.height];
-    const [x0, y0, x1, y1] = face.box;
-    const chip = dom.el('span', { class: 'chip', dir: 'auto' }, face.words);
-    const box = dom.el('div', { class: `box is-${face.state}` }, chip);
+    const [width, height] = [(x1 - x0) * sx, (y1 - y0) * sy];
     box.style.left = `${shown.x + x0 * sx}px`;
     box.style.top = `${shown.y + y0 * sy}px`;
-    box.style.width = `${(x1 - x0) * sx}px`;
-    box.style.height = `${(y1 - y0) * sy}px`;
+    box.style.width = `${width}px`;
+    box.style.height = `${height}px`;
+    box.style.setProperty('--arm', `${Math.max(6, Math.min(width, height) / 4)}px`);
     box.classList.toggle('low', shown.y + y0 * sy < 26);
     return box;
   }
 
   /** Whether there is anything to draw. @param {Anchor | null} anchor @param {View} view */
-  const isPossible = (anchor, view) => anchor !== null && view.faces.length > 0 && shownAt(anchor, view) !== null;
+  const isPossible = (anchor, view) => anchor !== null && view.faces.length + view.regions.length > 0 && shownAt(anchor, view) !== null;
 
   return { layerFor, isPossible, shownAt };
 })();

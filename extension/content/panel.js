@@ -12,6 +12,7 @@ var panel = (() => {
   function make(view, acts) {
     const player = acts.element instanceof HTMLVideoElement && view.timeline ? acts.element : null;
     const strip = view.timeline && timeline.strip(view.timeline, player, acts.seek);
+    const wrong = complaint(view, acts);
     const title = dom.el('h2', { id: 'title', tabindex: -1 }, view.headline);
     const card = dom.el(
       'div', { class: `panel is-${view.state}`, role: 'dialog', 'aria-labelledby': 'title' },
@@ -23,12 +24,13 @@ var panel = (() => {
         view.remembered && dom.el('p', { class: 'soft' }, view.remembered),
         view.gauge && draw.scale(view.gauge),
         consent(view, acts),
+        wrong.element,
         toggle(view, acts),
         notes(view),
         strip && strip.element,
         faces(view, acts.element),
         facts(view)),
-      actions(view, acts),
+      actions(view, acts, wrong.open),
     );
     return { element: card, title, stop: () => strip?.stop() };
   }
@@ -74,7 +76,9 @@ var panel = (() => {
           set(on);
         },
       }, dom.el('i', {}), words),
-      view.state === 'manipulated' && dom.el('p', { class: 'legend' }, dom.el('span', {}, dom.say('legend_none')), dom.el('i', {}), dom.el('span', {}, dom.say('legend_strong'))),
+      view.faces.some((face) => face.map && face.state === 'manipulated')
+        && dom.el('p', { class: 'legend' }, dom.el('span', {}, dom.say('legend_none')), dom.el('i', { class: 'ramp' }), dom.el('span', {}, dom.say('legend_strong'))),
+      view.regions.length > 0 && dom.el('p', { class: 'legend' }, dom.el('i', { class: 'corners' }), dom.el('span', {}, dom.say('legend_regions'))),
     );
   }
 
@@ -106,13 +110,47 @@ var panel = (() => {
     return dom.el('details', {}, dom.el('summary', {}, dom.say('facts')), dom.el('dl', {}, ...view.facts.flatMap(([name, value]) => [dom.el('dt', {}, name), dom.el('dd', {}, value)])));
   }
 
-  /** @param {View} view @param {Acts} acts */
-  function actions(view, { send, remove }) {
+  /** What is wrong with the verdict, and who may know; nothing is sent but by the button that says where to. @param {View} view @param {Acts} acts */
+  function complaint(view, { send }) {
+    /** @param {string} value */
+    const choice = (value) => {
+      const input = dom.el('input', { type: 'radio', name: 'expected', value });
+      input.checked = value === (view.state === 'authentic' ? 'manipulated' : 'authentic');
+      return dom.el('label', {}, input, dom.say(`wrong_${value}`));
+    };
+    const choices = ['authentic', 'manipulated', 'other'].map(choice);
+    const note = dom.el('textarea', { maxlength: 1000, rows: 2, placeholder: dom.say('wrong_note'), 'aria-label': dom.say('wrong_note') });
+    /** @param {boolean} telling */
+    const tell = (telling) => () => {
+      const expected = choices.map((label) => label.firstChild).find((input) => input.checked)?.value ?? 'other';
+      send({ type: 'dispute', id: view.id, expected, note: note.value.trim(), send: telling });
+    };
+    const element = dom.el(
+      'section', { class: 'wrong', hidden: true, 'aria-label': dom.say('dispute') },
+      dom.el('fieldset', {}, dom.el('legend', {}, dom.say('wrong_question')), ...choices), note,
+      view.report && dom.el('p', { class: 'soft' }, dom.say('wrong_help', [view.server])),
+      dom.el('div', { class: 'row' },
+        view.report && dom.el('button', { type: 'button', class: 'primary', click: tell(true) }, dom.say('wrong_send', [view.server])),
+        button('wrong_keep', tell(false), view.report ? '' : 'primary')),
+    );
+    const open = () => {
+      element.hidden = !element.hidden;
+      if (element.hidden) return;
+      element.scrollIntoView({ block: 'nearest' });
+      choices.map((label) => label.firstChild).find((input) => input.checked)?.focus();
+    };
+    return { element, open };
+  }
+
+  /** @param {View} view @param {Acts} acts @param {() => void} complain */
+  function actions(view, { send, remove }, complain) {
     const { id } = view;
     const copy = button('copy', async () => {
       await navigator.clipboard.writeText(/** @type {string} */ (view.link)).then(() => { copy.textContent = dom.say('copied'); }, () => {});
     });
-    const wrong = dom.el('button', { type: 'button', class: 'quiet', 'aria-pressed': String(view.disputed), click: () => send({ type: 'dispute', id, disputed: !view.disputed }) }, dom.say(view.disputed ? 'disputed' : 'dispute'));
+    const wrong = view.disputed
+      ? button('dispute_undo', () => send({ type: 'dispute', id, expected: null, note: '', send: false }), 'quiet')
+      : button('dispute', complain, 'quiet');
     return dom.el(
       'footer', {},
       view.report && button('report', () => send({ type: 'open', id, what: 'report' }), 'primary'),

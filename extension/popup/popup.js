@@ -76,7 +76,6 @@ function more(check, view) {
     view.gauge && draw.scale(view.gauge),
     view.timeline && dom.el('p', { class: 'soft' }, view.timeline.told),
     view.notes.length > 0 && dom.el('ul', {}, ...view.notes.map((text) => dom.el('li', {}, text))),
-    view.disputed && dom.el('p', {}, say('popup_disputed')),
     dom.el('div', { class: 'row' },
       view.report && button('report', () => send({ type: 'open', id, what: 'report' })),
       !view.busy && check.source.url && button('again', () => send({ type: 'again', id })),
@@ -87,8 +86,8 @@ function more(check, view) {
 
 /** What somebody needs who looks into a wrong verdict. Nothing is sent: the user pastes it where it should go. @param {Check} check @param {HTMLElement} button */
 async function copyReport(check, button) {
-  const { source, outcome, endedMs } = check;
-  await navigator.clipboard.writeText(JSON.stringify({ wrong: true, url: source.url, checked: new Date(endedMs ?? 0).toISOString(), ...outcome?.verdict, faces: undefined, frames: undefined }, null, 2));
+  const { source, outcome, endedMs, disputed } = check;
+  await navigator.clipboard.writeText(JSON.stringify({ expected: disputed?.expected, note: disputed?.note, url: source.url, checked: new Date(endedMs ?? 0).toISOString(), ...outcome?.verdict, faces: undefined, frames: undefined }, null, 2));
   button.textContent = say('copied');
 }
 

@@ -8,12 +8,14 @@
  *   | { type: 'upload', id: string, means: 'bytes' | 'frame', mime: string, base64: string }
  *   | { type: 'capture', id: string, rect: { x: number, y: number, width: number, height: number }, ratio: number }
  *   | { type: 'again', id: string }
- *   | { type: 'dispute', id: string, disputed: boolean }
+ *   | { type: 'compare', id: string, base64: string }
+ *   | { type: 'dispute', id: string, expected: 'authentic' | 'manipulated' | 'other' | null, note: string, send: boolean }
  *   | { type: 'open', id: string, what: 'report' | 'options' }} Message
  */
 
 export const PORT = 'check';
 const MOST_URL = 8192;
+const MOST_NOTE = 1000; // characters, as api/messages.py has it
 const MOST_BASE64 = 40_000_000; // 30 MB of file; the browser's own limit for a message is 64 MB
 
 /** @param {unknown} value @returns {value is string} */
@@ -40,7 +42,8 @@ const SHAPES = {
   upload: ({ means, mime, base64 }) => isOne(means, ['bytes', 'frame']) && isText(mime) && isText(base64, MOST_BASE64),
   capture: ({ rect, ratio }) => rect && [rect.x, rect.y, rect.width, rect.height, ratio].every(isNumber),
   again: () => true,
-  dispute: ({ disputed }) => typeof disputed === 'boolean',
+  compare: ({ base64 }) => isText(base64, MOST_BASE64),
+  dispute: ({ expected, note, send }) => isOne(expected, ['authentic', 'manipulated', 'other', null]) && isText(note, MOST_NOTE) && typeof send === 'boolean',
   open: ({ what }) => isOne(what, ['report', 'options']),
 };
 

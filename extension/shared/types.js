@@ -1,45 +1,13 @@
 // @ts-check
-// The shapes that travel: what the server says (scanner/contract.py, api/messages.py), what we keep, what is shown.
+// The shapes that travel: what the server says (server.d.ts, made from its contract), what we keep, what is shown.
 // Nothing runs here.
 
-/** @typedef {'manipulated' | 'inconclusive' | 'authentic' | 'no_face'} Label */
-/** @typedef {{ size: number, grid: string, peak: number, crop_to_frame: number[] }} AttentionMap  grid: base64 */
-/**
- * @typedef {object} Face
- * @property {number[]} box x0, y0, x1, y1 in pixels of the frame
- * @property {number} frame index into `frames`
- * @property {number} track
- * @property {number | null} score
- * @property {AttentionMap | null} attention
- * @property {string[]} warnings
- */
-/** @typedef {{ index: number, time_s: number | null, width: number, height: number, score: number | null }} Frame */
-/**
- * @typedef {object} Verdict
- * @property {Label} label
- * @property {number | null} score
- * @property {{ authentic: number, manipulated: number }} thresholds
- * @property {{ box: number[], score: number }[]} regions
- * @property {string} reason
- * @property {Face[]} faces
- * @property {Frame[]} frames
- * @property {{ start_s: number, end_s: number, score: number } | null} worst_span
- * @property {{ kind: 'image' | 'animation' | 'video', format: string, size_bytes: number, width: number, height: number, sha256: string, duration_s: number | null }} media
- * @property {{ model_id: string, backend: string, precision: string }} model
- * @property {{ kind: 'miss' | 'exact' | 'near', distance: number | null, age_s: number | null }} cache
- * @property {string[]} warnings
- */
-/** @typedef {{ code: string, message: string, retryable: boolean }} Failure */
-/** @typedef {{ verdict: Verdict | null, failure: Failure | null }} Outcome */
-/**
- * @typedef {object} Scan
- * @property {string | null} id
- * @property {'queued' | 'running' | 'done' | 'failed' | 'cancelled'} state
- * @property {string | null} stage
- * @property {number | null} percent
- * @property {number | null} position
- * @property {Outcome | null} outcome
- */
+/** @typedef {import('./server').Label} Label */
+/** @typedef {import('./server').AttentionMap} AttentionMap */
+/** @typedef {import('./server').Verdict} Verdict */
+/** @typedef {import('./server').Failure} Failure */
+/** What is kept of a scan's end. @typedef {{ verdict: Verdict | null, failure: Failure | null }} Outcome */
+/** @typedef {import('./server').Scan} Scan */
 
 /**
  * What somebody pointed at. `url` is what the server is asked to fetch; null when only this browser has the medium.
@@ -52,6 +20,14 @@
  */
 /** @typedef {'new' | 'following' | 'consent' | 'sending' | 'trouble' | 'ended'} Phase */
 /** @typedef {'bytes' | 'frame' | 'screen'} Means  how an upload was made: the file itself, a copied frame, what the screen shows */
+/**
+ * What a user said of a verdict. `sent`: the server has it, too; `trouble`: why it has not, or has it still.
+ * @typedef {object} Dispute
+ * @property {'authentic' | 'manipulated' | 'other'} expected
+ * @property {string} note
+ * @property {boolean} sent
+ * @property {{ code: string, message: string } | null} trouble
+ */
 /**
  * One check, kept until the history drops it. `turn` counts the asks, so that each has an Idempotency-Key of its own.
  * @typedef {object} Check
@@ -72,12 +48,15 @@
  * @property {number | null} endedMs
  * @property {{ code: string, message: string } | null} trouble
  * @property {string | null} thumb
- * @property {boolean} disputed
+ * @property {boolean | null} differs whether the server was given another file than this browser; null: nobody compared
+ * @property {boolean} declined whether the user said no to sending what the browser has
+ * @property {Dispute | null} disputed
  */
 
 /** @typedef {Label | 'failed' | 'offline' | 'consent' | 'checking'} State */
 /** @typedef {{ score: number, low: number, high: number, number: string, told: string }} Gauge */
-/** @typedef {{ name: string, words: string, state: State, box: number[], frame: number, map: AttentionMap | null }} FaceView */
+/** @typedef {{ name: string, words: string, state: State, box: readonly number[], frame: number, map: AttentionMap | null }} FaceView */
+/** @typedef {{ words: string, box: readonly number[] }} RegionView */
 /** @typedef {{ time: number, score: number | null, state: State, clock: string, words: string }} FrameView */
 /** @typedef {{ end: number, low: number, high: number, frames: FrameView[], span: { start: number, end: number } | null, told: string }} Timeline */
 /**
@@ -98,13 +77,16 @@
  * @property {Gauge | null} gauge
  * @property {Timeline | null} timeline
  * @property {FaceView[]} faces
+ * @property {RegionView[]} regions
  * @property {{ width: number, height: number }[]} frames sizes, as `faces[].frame` counts
  * @property {[string, string][]} facts
- * @property {{ question: string, site: string } | null} consent
+ * @property {{ question: string, site: string } | null} consent  `site` empty: only once
  * @property {string | null} link
  * @property {boolean} report
- * @property {boolean} disputed
+ * @property {{ words: string, sent: boolean } | null} disputed
+ * @property {string} server where a report would go to
  * @property {boolean} wanted whether the page is to send what it shows
+ * @property {boolean} compared whether the page is to say which file it shows
  * @property {string | null} thumb
  */
 

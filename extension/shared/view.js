@@ -16,7 +16,7 @@ const UNFETCHED = new Set([
   'unreachable', 'blocked_address', 'gone', 'forbidden', 'rate_limited', 'source_failed', 'too_many_redirects',
   'timed_out', 'no_media', 'unsupported_media', 'bad_source', 'live_stream',
 ]);
-const TOLD = new Set([...UNFETCHED, 'too_large', 'empty', 'broken_media', 'too_many_pixels', 'too_long', 'no_video', 'no_engine', 'no_address', 'not_sent']);
+const TOLD = new Set([...UNFETCHED, 'too_large', 'empty', 'broken_media', 'too_many_pixels', 'too_long', 'no_video', 'no_engine', 'no_address', 'not_sent', 'not_seen']);
 /** Troubles with the server itself; what they ask for stands in the options. */
 const ADVISED = new Set(['offline', 'no_permission', 'unauthenticated', 'scope_missing', 'origin_refused', 'host_refused', 'not_laescan', 'unavailable', 'too_many_requests', 'queue_full']);
 const AWAY = new Set(['offline', 'no_permission', 'not_laescan']);
@@ -44,13 +44,16 @@ export function viewOf(check, say, nowMs) {
     gauge: verdict && gaugeOf(verdict, say),
     timeline: verdict && timelineOf(verdict, say),
     faces: verdict ? facesOf(verdict, say) : [],
+    regions: verdict ? verdict.regions.map(({ box, score }) => ({ box, words: say('region', [number(score)]) })) : [],
     frames: verdict ? verdict.frames.map(({ width, height }) => ({ width, height })) : [],
     facts: verdict ? factsOf(check, verdict, say) : [],
     consent: consentOf(check, say),
     link: check.scan && state !== 'checking' ? `${check.server}/#/scans/${check.scan}` : null,
     report: Boolean(check.scan && verdict),
-    disputed: check.disputed,
+    disputed: check.disputed && { sent: check.disputed.sent, words: disputeWords(check.disputed, check, say) },
+    server: new URL(check.server).host,
     wanted: check.phase === 'sending' && check.sent === null,
+    compared: isComparable(check),
     thumb: check.thumb,
   };
 }
@@ -66,7 +69,13 @@ export function stateOf(check) {
 /** Whether the browser may offer what it has in place of what the server could not have. @param {Check} check */
 export function canSend(check) {
   const code = check.outcome?.failure?.code;
-  return check.source.held && check.sent === null && (check.phase === 'consent' || (code !== undefined && UNFETCHED.has(code)));
+  const lacking = check.phase === 'consent' || check.differs === true || (code !== undefined && UNFETCHED.has(code));
+  return check.source.held && check.sent === null && !check.declined && lacking;
+}
+
+/** Whether the page may hold another file than the server was given. @param {Check} check */
+function isComparable({ phase, source, sent, differs, outcome }) {
+  return phase === 'ended' && source.kind === 'image' && source.held && sent === null && differs === null && Boolean(outcome?.verdict);
 }
 
 /** @param {Check} check @param {Say} say */
@@ -96,7 +105,17 @@ function notes(check, say) {
   const found = [];
   if (check.source.note === 'page_instead' && !check.sent) found.push(say('note_page_instead'));
   if (check.sent) found.push(say(`note_sent_${check.sent}`));
+  if (check.differs) found.push(say('note_differs', [new URL(check.server).host]));
+  if (check.disputed) found.push(disputeWords(check.disputed, check, say));
   return found;
+}
+
+/** @param {import('./types.js').Dispute} dispute @param {Check} check @param {Say} say */
+function disputeWords({ sent, trouble }, check, say) {
+  const host = new URL(check.server).host;
+  if (!trouble) return say(sent ? 'disputed_sent' : 'disputed_kept', [host]);
+  const why = trouble.code === 'not_found' ? say('failure_forgotten') : troubleWords(trouble, check, say);
+  return say(sent ? 'disputed_stuck' : 'disputed_unsent', [why]);
 }
 
 /** @param {Check} check @param {Say} say @param {number} nowMs */
@@ -160,7 +179,9 @@ function factsOf(check, verdict, say) {
     [say('fact_rule'), say('fact_rule_value', [thresholds.manipulated.toFixed(2), thresholds.authentic.toFixed(2)])],
     [say('fact_model'), `${model.model_id}, ${model.backend}, ${model.precision}`],
     [say('fact_checked'), new Date((check.endedMs ?? check.createdMs) - 1000 * (verdict.cache.age_s ?? 0)).toLocaleString()],
+    ...(verdict.region_threshold === null ? [] : [/** @type {[string, string]} */ ([say('fact_regions'), say('fact_regions_value', [verdict.region_threshold.toFixed(2)])])]),
     ['SHA-256', media.sha256],
+    ...(check.differs === false ? [/** @type {[string, string]} */ ([say('fact_file'), say('fact_file_same')])] : []),
   ];
 }
 
@@ -169,6 +190,7 @@ function consentOf(check, say) {
   if (!canSend(check)) return null;
   const [host, site] = [new URL(check.server).host, hostOf(check.source.page)];
   const video = check.source.kind === 'video';
+  if (check.differs) return { question: say('consent_differs', [host]), site: '' };
   return { question: say(`consent_${check.phase === 'consent' ? 'only' : 'failed'}_${video ? 'video' : 'image'}`, [host]), site };
 }
 

@@ -7,7 +7,7 @@ import { speaker } from './load.js';
 
 const source = { kind: 'image', url: 'https://a.test/b.jpg', page: 'https://a.test/', held: true, note: null };
 const verdict = {
-  label: 'manipulated', score: 0.97, thresholds: { authentic: 0.2, manipulated: 0.9 }, regions: [], reason: 'Strong evidence.', worst_span: null,
+  label: 'manipulated', score: 0.97, thresholds: { authentic: 0.2, manipulated: 0.9 }, regions: [], region_threshold: null, reason: 'Strong evidence.', worst_span: null,
   faces: [{ box: [0, 0, 9, 9], frame: 0, track: 0, score: 0.97, attention: null, warnings: ['tiny face'] }],
   frames: [{ index: 0, time_s: null, width: 10, height: 10, score: 0.97 }],
   media: { kind: 'image', format: 'jpeg', size_bytes: 2e6, width: 10, height: 10, sha256: '0'.repeat(64), duration_s: null },
@@ -15,7 +15,7 @@ const verdict = {
 };
 const check = (changes) => ({
   id: 'x', turn: 0, createdMs: 0, tab: 1, source, server: 'http://127.0.0.1:8117', phase: 'new', rescan: false, scan: null, stage: null,
-  percent: null, position: null, sent: null, outcome: null, endedMs: 0, trouble: null, thumb: null, disputed: false, ...changes,
+  percent: null, position: null, sent: null, outcome: null, endedMs: 0, trouble: null, thumb: null, differs: null, declined: false, disputed: null, ...changes,
 });
 const failed = (code, more = {}) => check({ phase: 'ended', outcome: { verdict: null, failure: { code, message: 'in English', retryable: false } }, ...more });
 
