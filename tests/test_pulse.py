@@ -11,7 +11,7 @@ from crew import until
 
 from scanner.service import pulse
 from scanner.service.pulse import Pulse
-from scanner.service.stable import HorseDiedError, Stable
+from scanner.service.stable import DONE, LAST, HorseDiedError, Stable
 from scanner.settings import Settings
 
 
@@ -66,3 +66,14 @@ def test_a_stopped_horse_is_a_dead_one(sleeper, monkeypatch):
 
         assert until(is_found_out)
     assert sleeper.returncode == -signal.SIGKILL
+
+
+def test_a_horse_that_goes_after_its_last_scan_gets_no_other_task(sleeper):
+    stable = Stable(Settings())
+    stable._process, stable._pulse = sleeper, Pulse(sleeper.pid)
+    stable._connection, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        other.send(LAST)
+        assert stable.heard(5.0) == DONE
+    assert sleeper.returncode == -signal.SIGKILL
+    assert stable._process is None
