@@ -167,7 +167,7 @@ def detect(folder, scores):
     begun_s, meso, batch, found = time.monotonic(), Meso(), [], []
     for path in sorted(Path(folder).glob("*.tar")):
         with tarfile.open(path) as shard:
-            for member in shard:
+            for member in sorted(shard.getmembers(), key=lambda one: one.name):  # the list's order
                 if member.name.endswith(".jpg"):
                     picture = cv2.imdecode(np.frombuffer(shard.extractfile(member).read(), np.uint8), cv2.IMREAD_COLOR)
                     batch.append(cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)[:, :, ::-1])
