@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ from scanner.settings import Settings
 
 PREFIX: Final = "laescan-scratch-"
 """Of every scratch folder, in the system's folder for temporary files."""
+ACCEPTED_WITHIN_S: Final = 600.0
+"""An upload that no scan names after so long never gets one."""
 
 
 def state_folder(settings: Settings) -> Path:
@@ -84,13 +86,24 @@ def _sweep(folder: Path) -> bool:
     return True
 
 
-def sweep_spool(settings: Settings) -> int:
-    """Remove uploads that nobody can ask for any more, by their age; out: how many."""
-    oldest_s = time.time() - 2 * settings.outcome_ttl_s  # a scan waits, then its outcome is kept for as long
-    swept = 0
-    for file in spool_folder(settings).iterdir():
-        with contextlib.suppress(OSError):
-            if file.stat().st_mtime < oldest_s:
-                file.unlink()
-                swept += 1
-    return swept
+def sweep_spool(settings: Settings, in_use: Callable[[], Container[str]] | None = None) -> int:
+    """Remove uploads that no scan is about any more, or that are too old for any; out: how many.
+
+    `in_use` answers the names of those that scans wait for; it is asked when there is something to remove.
+    """
+    now_s = time.time()
+    oldest_s = ACCEPTED_WITHIN_S if in_use else 2 * settings.outcome_ttl_s  # a scan waits, then its outcome is kept
+    old = [file for file in spool_folder(settings).iterdir() if _age_s(file, now_s) > oldest_s]
+    used = in_use() if in_use and old else ()
+    gone = [file for file in old if file.name not in used]
+    for file in gone:
+        file.unlink(missing_ok=True)
+    return len(gone)
+
+
+def _age_s(file: Path, now_s: float) -> float:
+    """Since it was written; 0 for one that another sweep has just removed."""
+    try:
+        return now_s - file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

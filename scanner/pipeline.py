@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from scanner import wording
+from scanner.cache.urls import for_log
 from scanner.cache.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.contract import Failure, Media, Outcome, Verdict
 from scanner.decoding.decode import Decoded, Frame, decode
@@ -137,7 +138,7 @@ class Scanner:
         except ScanError as error:
             return ScanResult(Outcome(source=_legible(source), failure=_failure(error)))
         except Exception as error:
-            log.exception("a bug in the scan of %r", source)
+            log.exception("a bug in the scan of %r", for_log(source))
             what = (
                 f"a bug in laescan, not in your file ({type(error).__name__}: {error}); please report it with the log"
             )

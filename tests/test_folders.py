@@ -82,3 +82,14 @@ def test_uploads_go_when_nobody_can_ask_for_them(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (time.time() - age_s,) * 2)
     assert sweep_spool(settings) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["new"]
+
+
+def test_uploads_go_soon_when_no_scan_is_about_them(tmp_path: Path) -> None:
+    settings = Settings(spool=str(tmp_path))
+    for name, age_s in (("scanned", 700), ("waits", 700), ("just came", 10)):
+        (tmp_path / name).write_bytes(b"x")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    assert sweep_spool(settings, lambda: {"waits"}) == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["just came", "waits"]
+    (tmp_path / "waits").unlink()
+    assert sweep_spool(settings, lambda: pytest.fail("nothing is old, nobody is asked")) == 0

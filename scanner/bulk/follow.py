@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from scanner.bulk.lists import LONGEST_LINE, NAMES, Entry, ListError
+from scanner.cache.urls import for_log
 from scanner.cache.validators import NO_VALIDATORS, Validators
 from scanner.errors import ScanError
 from scanner.fetching.fetch import parse_url
@@ -162,13 +163,19 @@ class Feed:
                     async with asyncio.timeout(_TIMEOUT_S * 5):
                         await self._ask(session, self._url, 0)
                 except (TimeoutError, aiohttp.ClientError, ScanError, ListError) as error:
-                    log.warning("%s: %s; asking again in %g s", self._url, error or "no answer", self._every_s)
+                    why = error if isinstance(error, ScanError | ListError) else "no answer"  # aiohttp quotes the URL
+                    log.warning("%s: %s; asking again in %g s", for_log(self._url), why, self._every_s)
                 await asyncio.sleep(self._every_s)
 
     async def _ask(self, session: aiohttp.ClientSession, address: str, depth: int) -> None:
         url = parse_url(address, self._settings)
         known = self._validators.get(address, NO_VALIDATORS)
-        async with session.get(url, headers={**known.headers(), "Accept-Encoding": "identity"}) as response:
+        asking = session.get(
+            url,
+            headers={**known.headers(), "Accept-Encoding": "identity"},
+            max_redirects=self._settings.max_redirects + 1,  # aiohttp refuses the one that it counts to
+        )
+        async with asking as response:
             if response.status == 304:
                 return
             if response.status != 200:

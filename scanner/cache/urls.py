@@ -34,6 +34,14 @@ def canonical_url(url: str) -> str:
     return parts._replace(scheme=parts.scheme.lower(), netloc=host, path=parts.path or "/", fragment="").geturl()
 
 
+def for_log(source: str) -> str:
+    """What a log may say of a source: of a URL its host only, since all else may be a secret; a path as it is."""
+    scheme, mark, rest = source.strip().partition("://")
+    if not mark:
+        return source
+    return f"{scheme[:10]}://{re.split('[/?#]', rest, maxsplit=1)[0].rpartition('@')[2][:200]}/..."
+
+
 def url_digest(url: str, tenant: str) -> str:
     """One key for one tenant's URL; another tenant's key for the same URL cannot be guessed from it."""
     return hashlib.sha256(f"{tenant}\0{canonical_url(url)}".encode("utf-8", "surrogatepass")).hexdigest()

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
@@ -291,7 +292,8 @@ async def _follow(
 def _refuse_status(response: aiohttp.ClientResponse) -> None:
     """An error page is never a picture, whatever its body."""
     status = response.status
-    answered = f"the server answered {status} {response.reason or ''}".rstrip()
+    known = {one.value: f" {one.phrase}" for one in HTTPStatus}  # not the server's words: they may quote what was asked
+    answered = f"the server answered {status}{known.get(status, '')}"
     if status in {404, 410}:
         msg = f"{answered}: it is not there (any more)"
         raise errors.Gone(msg)

@@ -6,19 +6,21 @@ One reason: rq notices a dead worker after minutes, and a job that died between 
 It runs in a thread beside the worker, so it lives as long as any worker does, and dies with it.
 """
 
+import contextlib
 import logging
 import threading
 import time
 from typing import Final, cast
 
+import msgspec
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from scanner.contract import QueueName
 from scanner.folders import sweep_scratch, sweep_spool
 from scanner.service.jobs import Jobs, waiting
 from scanner.service.lease import Lease, take_due
-from scanner.service.ledger import QUEUED, QUEUES, ROW, TALLY
+from scanner.service.ledger import LEASES, QUEUED, QUEUES, ROW, TALLY
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,14 @@ _LOCK, _LOCK_MS = "laescan:reconciler", 4_000
 _AT_ONCE: Final = 1_000  # rows looked at in one pass; the oldest, so that those behind get their turn
 _SETTLED_MS: Final = 5_000  # a row gets its job within milliseconds; after so long there is none
 _SWEEP_EVERY = 12  # passes: a minute
+_REWRITTEN, _REWRITE_EVERY_S = "laescan:rewritten", 86_400
 _JUMP_S: Final = 2.0  # by which Redis's clock may differ from ours between two passes and is still the same clock
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """Of a row's request, what tells whether it is about an upload."""
+
+    upload: str | None = None
 
 
 class Reconciler:
@@ -57,7 +66,7 @@ class Reconciler:
                 passes += 1
                 if passes % _SWEEP_EVERY == 0:
                     sweep_scratch()
-                    sweep_spool(self._settings)
+                    self._forget_media()
             except (RedisError, OSError) as error:
                 log.warning("reconciling failed, trying again: %s", error)
 
@@ -88,6 +97,30 @@ class Reconciler:
                 log.warning("%d scans in queue %s had no job; put again", len(lost), name)
                 self._redis.hincrby(TALLY, "lost_jobs", len(lost))
                 self._jobs.put(reversed(lost), name, at_front=True)
+
+    def _forget_media(self) -> None:
+        """Remove uploads whose scans have ended; once a day have Redis write anew what it keeps on disk.
+
+        What expires in Redis stays in its append-only file until then: by itself it rewrites from 64 MB on, and a quiet
+        service would keep the URLs of a year.
+        """
+        sweep_spool(self._settings, self._uploads)
+        if self._redis.set(_REWRITTEN, b"", nx=True, ex=_REWRITE_EVERY_S):
+            with contextlib.suppress(ResponseError):  # one is running already, or this Redis does not let us
+                self._redis.bgrewriteaof()
+
+    def _uploads(self) -> set[str]:
+        """The uploads that queued or running scans are about."""
+        places = [LEASES, *(QUEUED + name for name in QUEUES)]
+        ids = [id_.decode() for place in places for id_ in cast("list[bytes]", self._redis.zrange(place, 0, -1))]
+        found: set[str] = set()
+        for start in range(0, len(ids), _AT_ONCE):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for id_ in ids[start : start + _AT_ONCE]:
+                    pipe.hget(ROW + id_, "request")
+                requests = [msgspec.json.decode(data, type=_Asked) for data in pipe.execute() if data]
+            found |= {request.upload for request in requests if request.upload}
+        return found
 
     def _without_job(self, name: QueueName) -> list[str]:
         """The oldest rows of a queue that should have a job in it by now and have none."""
