@@ -8,7 +8,6 @@ One reason: a server that answers 304 sends no picture, and a report needs one.
 """
 
 import hashlib
-from collections.abc import Mapping
 from typing import Final, NamedTuple, cast
 
 import msgspec
@@ -42,22 +41,10 @@ class Drawings:
         drawn = Drawn(*value.decode().split())
         return drawn if self._redis.exists(_place(drawn.scan, ARTIFACTS[0])) else None
 
-    def keep(self, scan: str, request: ScanRequest, made: Mapping[str, bytes], sha256: str | None) -> None:
-        """Leave them beside the outcome, for a shorter time: a report is a hundred times as large."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for name, data in made.items():
-                pipe.set(_place(scan, name), data, ex=self._life_s)
-            if made and sha256 is not None and request.source_url is not None:
-                pipe.set(self._key(request), f"{scan} {sha256}", ex=self._life_s)
-            pipe.execute()
-
-    def carry_over(self, drawn: Drawn, scan: str) -> None:
-        """The same for another scan."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for name in ARTIFACTS:
-                pipe.copy(_place(drawn.scan, name), _place(scan, name), replace=True)
-                pipe.expire(_place(scan, name), self._life_s)
-            pipe.execute()
+    def note(self, drawn: Drawn, request: ScanRequest) -> None:
+        """Say that a scan, which has ended, has artifacts of what its URL led to."""
+        if request.source_url is not None:
+            self._redis.set(self._key(request), f"{drawn.scan} {drawn.sha256}", ex=self._life_s)
 
     def _key(self, request: ScanRequest) -> str:
         parts = msgspec.json.encode([request.tenant, request.source_url, self._model_id])

@@ -115,16 +115,18 @@ class Horse:
                 await self._failures.remember(outcome.failure, url=request.source_url, tenant=request.tenant)
 
     async def _finish(self, lease: Lease, request: ScanRequest, result: ScanResult, drawn: Drawn | None) -> bool:
-        """Artifacts first, so that who sees the outcome finds them; False when the lease was lost."""
+        """The outcome with its artifacts, all or none; False when the lease was lost."""
         made = await asyncio.to_thread(artifacts_of, result) if result.frames else {}
         verdict = result.outcome.verdict
         sha256 = None if verdict is None else verdict.media.sha256
+        same_as = drawn.scan if drawn is not None and not made and drawn.sha256 == sha256 else ""
 
         def write() -> bool:
-            self._drawings.keep(lease.id, request, made, sha256)
-            if drawn is not None and not made and drawn.sha256 == sha256:
-                self._drawings.carry_over(drawn, lease.id)
-            return lease.finish(result.outcome, self._settings)
+            is_ours = lease.finish(result.outcome, self._settings, made=made, same_as=same_as)
+            if is_ours and made and sha256 is not None:
+                with contextlib.suppress(RedisError):  # the outcome stands; this only spares a download
+                    self._drawings.note(Drawn(lease.id, sha256), request)
+            return is_ours
 
         for _ in range(_FINISH_TRIES):
             with contextlib.suppress(RedisError):

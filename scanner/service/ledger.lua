@@ -12,11 +12,13 @@
 -- laescan:idempotent:DIGEST   "id digest-of-the-request"
 -- laescan:tally           counters: accepted joined done failed cancelled poisoned requeued
 -- laescan:since           ms of the first scan that was accepted since this Redis was empty
+-- laescan:artifact:ID:NAME   what was drawn of it, kept for a shorter time
 -- laescan:changes         channel: ids of rows that changed
 --
 -- Clocks of machines differ and jump: time is Redis's, everywhere.
 
 local ROW, QUEUED, LEASES, DUE = 'laescan:scan:', 'laescan:queued:', 'laescan:leases', 'laescan:due'
+local ARTIFACT = 'laescan:artifact:'
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -138,8 +140,19 @@ function step.progress(id, fence, stage, percent)
   return 1
 end
 
-function step.finish(id, fence, state, outcome, ttl_s)
+-- The outcome and what was drawn of it, together, so that no late worker's picture lies beside another's verdict:
+-- names and data, or names alone, to be copied from another scan.
+function step.finish(id, fence, state, outcome, ttl_s, from, life_s, ...)
   if not mine(id, fence) then return 0 end
+  local drawn = {...}
+  for i = 1, #drawn, 2 do
+    local place = ARTIFACT .. id .. ':' .. drawn[i]
+    if from == '' then
+      redis.call('SET', place, drawn[i + 1], 'EX', life_s)
+    elseif redis.call('COPY', ARTIFACT .. from .. ':' .. drawn[i], place, 'REPLACE') == 1 then
+      redis.call('EXPIRE', place, life_s)
+    end
+  end
   finish(id, state, outcome, ttl_s)
   return 1
 end
