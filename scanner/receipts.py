@@ -130,12 +130,13 @@ def _read(payload: bytes) -> Receipt:
 
 def public_key(pem: bytes) -> "Ed25519PublicKey":
     """The key in a PEM file: a public one, or the public half of a private one; raises ReceiptError."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - see above
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key  # noqa: PLC0415
 
     try:
         key = load_pem_private_key(pem, None) if b"PRIVATE KEY" in pem else load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:  # the second: it wants a password
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it wants a password
         msg = f"no key in PEM: {error}"
         raise ReceiptError(msg) from error
     found = key.public_key() if isinstance(key, Ed25519PrivateKey) else key

@@ -8,6 +8,7 @@ What is expected of bytes of strangers (a coded error) is caught by its class an
 
 import asyncio
 import contextlib
+import hashlib
 import ipaddress
 import os
 import socket
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import media
 import msgspec
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from iana import is_public
 from origin import fake_getaddrinfo
 from test_contract import OUTCOMES, VERDICT
@@ -27,15 +29,16 @@ from test_contract import OUTCOMES, VERDICT
 from api import messages
 from api.bodies import BATCH_BYTES
 from api.scans import clean_url
+from scanner import receipts
 from scanner.bulk.dispatch import host_of
 from scanner.bulk.follow import links_in
 from scanner.bulk.journal import key_of
 from scanner.bulk.lists import FORMATS, ListError, open_list
 from scanner.bulk.rows import Result, record_of, result_of
-from scanner.cache import near, recall, urls, verdicts
+from scanner.cache import archive, gist, near, recall, urls, verdicts
 from scanner.cache.fingerprint import THUMB_PX, Look, pack, unpack
 from scanner.cache.validators import NO_VALIDATORS, Validators
-from scanner.contract import CacheInfo, Label, Outcome, ScanRequest, ScanRow, Verdict
+from scanner.contract import VERDICT_VERSION, CacheInfo, Label, Outcome, ScanRequest, ScanRow, Verdict
 from scanner.decoding import jpeg, picture, video
 from scanner.decoding.decode import decode
 from scanner.decoding.frames import Sheet, Wanted
@@ -389,6 +392,8 @@ def check_cache(data: bytes) -> None:
         if recall.has_size(found):
             recall.carried_over(found, VERDICT.media, CacheInfo(kind="near"))
     with contextlib.suppress(ValueError):
+        assert gist.gist_in(SHA256, data, "m", 1e9).sha256 == SHA256
+    with contextlib.suppress(ValueError):
         assert verdicts._read_pointer(data).sha256 == data[:64].decode()
     for kind in "vup":
         with contextlib.suppress(ValueError):
@@ -404,6 +409,39 @@ def records() -> list[bytes]:
     pointer = verdicts._pointer_to(SHA256, Validators('"tag"', "Mon, 23 Nov 2026 10:00:00 GMT"))
     root = near.Root.of(look(), [(0.1, 0.1, 0.9, 0.9)])
     return [stored, pointer, pack(look().thumbnail), msgspec.msgpack.encode(root)]
+
+
+def check_archive(data: bytes) -> None:
+    """A file of verdicts from elsewhere: whole, or refused in words."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        with contextlib.suppress(archive.ArchiveError):
+            assert archive.inspect(Path(file.name)) >= 0
+
+
+def archives() -> list[bytes]:
+    one = msgspec.json.encode(archive._Line("m", 1.0, JUDGED)) + b"\n"
+    whole = msgspec.json.encode(archive._Head("verdicts", VERDICT_VERSION)) + b"\n" + one
+    return [whole, whole + msgspec.json.encode(archive._Tail(1, hashlib.sha256(whole).hexdigest())) + b"\n"]
+
+
+@cache
+def signed() -> tuple[bytes, Ed25519PublicKey]:
+    with tempfile.TemporaryDirectory() as folder:
+        signer = receipts.Signer(Settings(state=folder))
+        receipt = receipts.Receipt(scan="s", source="x", judged_s=1.0, issued_s=2.0, verdict=VERDICT)
+        return msgspec.json.encode(signer.sign(receipt)), receipts.public_key(signer.public_pem())
+
+
+def check_receipt(data: bytes) -> None:
+    """Believed only when it says just what was signed; a key is one or is refused."""
+    envelope, key = signed()
+    with contextlib.suppress(receipts.ReceiptError):
+        found, _ = receipts.check(data, [key])
+        assert found == receipts.check(envelope, [key])[0]
+    with contextlib.suppress(receipts.ReceiptError):
+        receipts.public_key(data)
 
 
 # ---------------------------------------------------------------- lists, feeds, settings
@@ -484,6 +522,8 @@ TARGETS: dict[str, Target] = {
     "wire": Target(check_wire, packets),
     "ledger": Target(check_ledger, rows),
     "cache": Target(check_cache, records),
+    "archive": Target(check_archive, archives),
+    "receipt": Target(check_receipt, lambda: [signed()[0], receipts.to_pem(signed()[1])]),
     "list": Target(check_list, lists),
     "feed": Target(check_feed, lambda: FEEDS),
     "settings": Target(check_settings, environments),
