@@ -6,6 +6,7 @@ One reason: a run of days must be understood at a glance, and what it waits for 
 
 import asyncio
 import contextlib
+import functools
 import sys
 import time
 from collections import deque
@@ -87,8 +88,10 @@ def glance(running: "Running", meter: Meter) -> Glance:
 
 
 @contextlib.asynccontextmanager
-async def _ticking(tick: Callable[[], None], period_s: float) -> AsyncIterator[None]:
+async def _ticking(tick: Callable[[], None], period_s: float, *, at_once: bool = True) -> AsyncIterator[None]:
     async def run() -> None:
+        if not at_once:
+            await asyncio.sleep(period_s)
         while True:
             tick()
             await asyncio.sleep(period_s)
@@ -124,7 +127,8 @@ async def watch(running: "Running", source: str, *, form: str, stream: TextIO | 
             ticker = _ticking(lambda: live.update(_drawn(glance(running, meter)), refresh=True), PERIOD_S)
             await stack.enter_async_context(ticker)
         elif form == "bar":
-            ticker = _ticking(lambda: console.print(line(glance(running, meter)), soft_wrap=True), LINE_EVERY_S)
+            told = functools.partial(console.print, soft_wrap=True)
+            ticker = _ticking(lambda: told(line(glance(running, meter))), LINE_EVERY_S, at_once=False)
             await stack.enter_async_context(ticker)
         yield
 
