@@ -25,7 +25,7 @@ from test_proxy import ask
 
 from scanner import errors
 from scanner.bulk.follow import Feed
-from scanner.bulk.polite import Policy
+from scanner.bulk.polite import Patience, Policy
 from scanner.bulk.shards import scan_shard
 from scanner.fetching.egress import AddressPolicy, dial
 from scanner.fetching.fetch import fetch
@@ -178,7 +178,13 @@ def by_list(field: Field) -> tuple[int, bool]:
     """Rows of a list, as `laescan bulk` scans them."""
     urls = [url for spelling in field.spellings() for url in list(field.ways(spelling))[1::2]]
     with _fake_names():
-        rows = scan_shard([*urls, field.good], settings=field.settings, model=Blind(), policy=Policy(per_host_rate=1e6))
+        rows = scan_shard(
+            [*urls, field.good],
+            settings=field.settings,
+            model=Blind(),
+            policy=Policy(per_host_rate=1e6),
+            patience=Patience(retries=0),
+        )
     return len(urls), rows[-1]["label"] == "no_face" and not any(row["label"] for row in rows[:-1])
 
 
