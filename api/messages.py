@@ -127,6 +127,7 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
     events: str
     report: str
     overlay: str
+    receipt: str
     page: str
 
 
@@ -161,6 +162,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
             events=f"{path}/events",
             report=f"{path}/report",
             overlay=f"{path}/overlay",
+            receipt=f"{path}/receipt",
             page=f"/#/scans/{row.id}",
         )
         return cls(**shown, links=links)

@@ -19,6 +19,7 @@ from api.tokens import Scope, Tokens
 from scanner import wording
 from scanner.contract import Failure, Label, Outcome
 from scanner.pipeline import STAGES
+from scanner.receipts import check, public_key
 from scanner.service.ledger import ARTIFACT
 from scanner.settings import Settings
 
@@ -69,7 +70,7 @@ def redis_url(tmp_path_factory):
 
 @contextmanager
 def loop_of(redis_url, folder, **options):
-    loop = Loop(Settings(redis_url=redis_url, spool=str(folder), **options))
+    loop = Loop(Settings(redis_url=redis_url, spool=str(folder), state=str(folder), **options))
     try:
         yield loop
     finally:
@@ -147,6 +148,16 @@ def test_a_link_shows_the_same_scan_and_its_report(page, served):
     expect(opened.value.get_by_text("the report")).to_be_visible()
 
 
+def test_a_receipt_is_saved_that_the_servers_key_checks(page, served):
+    id_ = served.scan(FORGED, "https://example.org/signed.jpg")
+    page.goto(f"/#/scans/{id_}")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save receipt").click()
+    assert saved.value.suggested_filename == f"receipt-{id_}.json"
+    key = public_key(page.request.get("/v1/key").body())
+    assert check(saved.value.path().read_bytes(), [key])[0].verdict == FORGED
+
+
 def test_a_dropped_file_is_uploaded_and_shown_while_it_waits(page, served):
     page.goto("/")
     data = picture(120)
@@ -212,7 +223,7 @@ def test_the_keyboard_alone_is_enough(page, served):
     for _ in range(6):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-    assert reached[:5] == ["peek", "How this was judged", "Open report", "Copy link", "Scan again"]
+    assert reached[:6] == ["peek", "How this was judged", "Open report", "Save receipt", "Copy link", "Scan again"]
     page.locator("#peek").focus()
     page.keyboard.press("Space")
     expect(page.locator(".picture .over")).to_have_css("opacity", "0")

@@ -167,7 +167,8 @@ async function showVerdict(scan) {
   answer.replaceChildren(verdictCard(scan, pictures, {
     again: () => again(scan),
     link: scan.id && `${location.origin}/#/scans/${scan.id}`,
-    report: scan.links && (server.hasToken() ? () => saveReport(scan) : scan.links.report),
+    report: scan.links && (server.hasToken() ? () => save(scan.links.report, 'laescan-report.html') : scan.links.report),
+    receipt: scan.links && (() => save(scan.links.receipt, `receipt-${scan.id}.json`)),
   }));
   document.title = `${words} – laescan`;
   live.textContent = words;
@@ -181,10 +182,10 @@ function again(scan) {
   return file.click();
 }
 
-/** Save the report: a link could not send the token, and a page of ours may not show it, by its own policy. @param {any} scan */
-async function saveReport(scan) {
-  const address = await server.picture(scan.links.report);
-  if (address) el('a', { href: address, download: 'laescan-report.html' }).click();
+/** Save what a link could not fetch with the token, nor a page of ours show, by its own policy. @param {string} path @param {string} name */
+async function save(path, name) {
+  const address = await server.picture(path);
+  if (address) el('a', { href: address, download: name }).click();
 }
 
 /** @param {string} words */

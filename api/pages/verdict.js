@@ -14,7 +14,7 @@ export const stateOf = (scan) => scan.outcome.verdict?.label ?? 'failed';
 /**
  * The card. `pictures` has the addresses of the drawn and the plain picture, null where there is none.
  * @param {any} scan @param {{marked: string | null, plain: string | null}} pictures
- * @param {{again: () => void, link: string | null, report: (() => void) | string | null}} acts
+ * @param {{again: () => void, link: string | null, report: (() => void) | string | null, receipt: (() => void) | null}} acts
  */
 export function verdictCard(scan, pictures, acts) {
   const { verdict, failure } = scan.outcome;
@@ -158,7 +158,7 @@ function facts(verdict) {
   return el('details', {}, el('summary', {}, 'How this was judged'), el('dl', {}, ...list));
 }
 
-/** @param {{again: () => void, link: string | null, report: (() => void) | string | null}} acts @param {boolean} hasVerdict */
+/** @param {{again: () => void, link: string | null, report: (() => void) | string | null, receipt: (() => void) | null}} acts @param {boolean} hasVerdict */
 function actions(acts, hasVerdict) {
   const copy = el('button', { type: 'button', click: async (event) => {
     await navigator.clipboard.writeText(/** @type {string} */ (acts.link));
@@ -168,6 +168,7 @@ function actions(acts, hasVerdict) {
     'div', { class: 'actions' },
     hasVerdict && typeof acts.report === 'string' && el('a', { class: 'button', href: acts.report, target: '_blank', rel: 'noopener' }, 'Open report'),
     hasVerdict && typeof acts.report === 'function' && el('button', { type: 'button', click: acts.report }, 'Save report'),
+    hasVerdict && acts.receipt && el('button', { type: 'button', click: acts.receipt, title: 'The verdict, signed: `laescan verify` checks it' }, 'Save receipt'),
     acts.link && copy,
     el('button', { type: 'button', click: acts.again }, 'Scan again'),
   );

@@ -125,6 +125,7 @@ export interface Links {
   readonly events: string;
   readonly report: string;
   readonly overlay: string;
+  readonly receipt: string;
   readonly page: string;
 }
 
