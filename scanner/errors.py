@@ -26,10 +26,11 @@
     │   └── DecoderFailed         decoder_failed        the jailed decoder crashed or hit its memory, CPU or time limit
     ├── EngineError               we cannot judge now; the medium may be fine
     │   ├── BadWeights            bad_weights           checkpoint missing, altered or of another version
-    │   ├── NoJail                no_jail               this machine cannot isolate the decoder
+    │   ├── NoJail                no_jail               this machine cannot isolate what reads a stranger's bytes
     │   ├── NoEngine              no_engine             no engine answers, or not in time
     │   ├── ModelChanged          model_changed         the engine came back with another model in the middle of a scan
     │   ├── OutOfMemory           out_of_memory         the device has no room for even one frame
+    │   ├── NoRoom                no_room               no disk space for what was fetched
     │   └── Internal              internal              a bug; the log has the trace
     └── JobError                  the service ended the scan, or did not take it
         ├── Poisoned              poisoned              three workers in a row died while they scanned it
@@ -179,6 +180,10 @@ class ModelChanged(EngineError):
 
 class OutOfMemory(EngineError):
     code = "out_of_memory"
+
+
+class NoRoom(EngineError):
+    code = "no_room"
 
 
 class Internal(EngineError):

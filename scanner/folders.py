@@ -8,6 +8,7 @@ whoever gets the lock on a leftover may remove it.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -19,6 +20,7 @@ from typing import Final
 
 from scanner.settings import Settings
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PREFIX: Final = "laescan-scratch-"
 """Of every scratch folder, in the system's folder for temporary files."""
 ACCEPTED_WITHIN_S: Final = 600.0
@@ -107,3 +109,8 @@ def _age_s(file: Path, now_s: float) -> float:
         return now_s - file.stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it says that a disk, or our share of it, has no more room."""
+    return isinstance(error, OSError) and error.errno in _FULL

@@ -28,10 +28,10 @@ from scanner.decoding.jail import Jail
 from scanner.detection.faces import link
 from scanner.detection.model import Model, SeenFace
 from scanner.detection.survey import Survey
-from scanner.errors import Internal, RateLimited, ScanError
+from scanner.errors import Internal, NoRoom, RateLimited, ScanError
 from scanner.fetching.fetch import Fetched, fetch
 from scanner.fetching.web import Web
-from scanner.folders import scratch_folder
+from scanner.folders import is_full, scratch_folder
 from scanner.memory import Memory
 from scanner.settings import Settings
 from scanner.verdict import EARLY_FRAMES, FrameInfo, ScoredFace, agree_strongly, judge
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 STAGES = ("fetch", "recall", "decode", "score", "judge")
 """The names in `timings_s` and in progress reports; `recall` only with a memory, before and after `decode`."""
+
+_NO_ROOM = "the disk of temporary files is full; it is tried again, or make room there (TMPDIR) and scan it again"
 
 Progress = Callable[[str, float | None], None]
 """Called with a stage and how much of it is done, 0..1, None = unknown; from any thread."""
@@ -138,6 +140,8 @@ class Scanner:
         except ScanError as error:
             return ScanResult(Outcome(source=_legible(source), failure=_failure(error)))
         except Exception as error:
+            if is_full(error):
+                return ScanResult(Outcome(source=_legible(source), failure=_failure(NoRoom(_NO_ROOM))))
             log.exception("a bug in the scan of %r", for_log(source))
             what = (
                 f"a bug in laescan, not in your file ({type(error).__name__}: {error}); please report it with the log"

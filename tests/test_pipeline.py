@@ -1,6 +1,7 @@
 """From a source to an outcome: the order on real media, early exit, every failure a value, nothing left behind."""
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
@@ -399,3 +400,15 @@ def test_without_weights_there_is_no_scanner_and_no_jail_left(tmp_path):
     with pytest.raises(BadWeights), scanner:
         pass
     assert scanner.jail._server is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_bug_and_may_pass(number, monkeypatch, caplog):
+    async def no_room(*_args, **_how):
+        raise OSError(number, "full")
+
+    monkeypatch.setattr(pipeline, "fetch", no_room)
+    scanning = Scanner(Settings(), model=object())
+    outcome = asyncio.run(scanning.scan("http://127.0.0.1/x.jpg")).outcome
+    assert (outcome.failure.code, outcome.failure.retryable) == ("no_room", True)
+    assert "a bug" not in caplog.text

@@ -77,3 +77,16 @@ def test_a_horse_that_goes_after_its_last_scan_gets_no_other_task(sleeper):
         assert stable.heard(5.0) == DONE
     assert sleeper.returncode == -signal.SIGKILL
     assert stable._process is None
+
+
+def test_a_horse_that_ends_is_buried_at_once_and_costs_no_other_task_an_attempt():
+    """It hangs up first and ends later: whoever asked in between was told that it is ready."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        stable = Stable(Settings())
+        stable._process, stable._pulse = process, Pulse(process.pid)
+        stable._connection, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        other.close()
+        with pytest.raises(HorseDiedError, match="went away"):
+            stable.heard(5.0)
+        assert stable._process is None
+    assert process.returncode == -signal.SIGKILL

@@ -21,6 +21,7 @@ from scanner.settings import Settings
 
 MESSAGE_BYTES: Final = 64_000
 """Largest task: a URL of 8 kB, escaped, and its envelope."""
+_GONE, _STOPPED = "the horse went away", "the horse was stopped and left so"
 READY, DONE = b"ready", b"done"
 LAST: Final = b"last"
 """Done, and its last scan: it goes, and another one takes its place."""
@@ -85,16 +86,13 @@ class Stable:
         try:
             self._connection.send(msgspec.msgpack.encode(task))
         except OSError as error:
-            msg = "the horse went away"
-            raise HorseDiedError(msg) from error
+            raise self._lost(_GONE) from error
 
     def heard(self, timeout_s: float) -> bytes | None:
         """Wait for the horse's next word; None when it is silent. Raises HorseDiedError when it is gone or stopped."""
         assert self._connection is not None  # noqa: S101 - `ready` came first
         if self._pulse.is_lost():
-            self.kill()
-            msg = "the horse was stopped and left so"
-            raise HorseDiedError(msg)
+            raise self._lost(_STOPPED)
         if not select.select([self._connection], [], [], timeout_s)[0]:
             return None
         with contextlib.suppress(OSError):
@@ -104,8 +102,12 @@ class Stable:
                 return DONE
             if word:
                 return word
-        msg = "the horse went away"
-        raise HorseDiedError(msg)
+        raise self._lost(_GONE)
+
+    def _lost(self, words: str) -> HorseDiedError:
+        """Bury it: one that is still ending would look ready for the next task, and cost that one an attempt."""
+        self.kill()
+        return HorseDiedError(words)
 
     def kill(self) -> None:
         """Kill and bury it; its jail and what that runs die with it."""
