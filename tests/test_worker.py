@@ -158,7 +158,7 @@ def test_a_worker_told_to_stop_ends_its_scan_and_told_twice_gives_it_back(crew, 
     assert jobs.waiting("interactive", crew.redis) == {id_}
 
 
-@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "scanner.service.jobs.run_with"])
+@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "scanner.service.jobs.scan_shard"])
 def test_a_job_that_names_another_function_is_refused_and_counted(crew, origin, worker, name: str) -> None:
     mark = crew.folder / "was-here"
     job = Job.create(name, args=(f"touch {mark}",), connection=crew.redis, serializer=JSONSerializer)

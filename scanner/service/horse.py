@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 MOST_SCANS: Final = 500
 """Then another horse takes over: a leak in a library is bounded."""
 _TELL_EVERY_S = 0.2  # progress: a person sees no more, and Redis has other things to do
+_TELL_AFTER_S = 0.05  # a scan that ends sooner tells nothing but its end
 _FINISH_TRIES, _FINISH_PAUSE_S = 60, 1.0  # Redis may be away for a minute; an outcome is worth the wait
 _RETRY_AFTER_S = 5.0
 _ANNOUNCE_EVERY_S = 10.0
@@ -78,8 +79,7 @@ class Horse:
             await asyncio.to_thread(lease.give_back, strike=True, delay_s=delay_s)
             return _code(result.outcome) != ModelChanged.code
         await self._note(task.request, result.outcome)
-        if await self._finish(lease, task.request, result, drawn):
-            await asyncio.to_thread(self._account, task, result.outcome, time.monotonic() - begun)
+        await self._finish(task, lease, result, drawn, begun)
         return _code(result.outcome) != ModelChanged.code
 
     async def _scan(self, task: Task, lease: Lease, *, drawn: bool) -> ScanResult:
@@ -101,7 +101,8 @@ class Horse:
     async def _drawn(self, task: Task) -> Drawn | None:
         """What is left of the last drawings of the same URL."""
         with contextlib.suppress(RedisError):
-            return await asyncio.to_thread(self._drawings.find, task.request) if _is_drawn(task) else None
+            if _is_drawn(task) and task.request.source_url is not None:
+                return await asyncio.to_thread(self._drawings.find, task.request)
         return None
 
     async def _note(self, request: ScanRequest, outcome: Outcome) -> None:
@@ -114,25 +115,26 @@ class Horse:
             else:
                 await self._failures.remember(outcome.failure, url=request.source_url, tenant=request.tenant)
 
-    async def _finish(self, lease: Lease, request: ScanRequest, result: ScanResult, drawn: Drawn | None) -> bool:
-        """The outcome with its artifacts, all or none; False when the lease was lost."""
+    async def _finish(self, task: Task, lease: Lease, result: ScanResult, drawn: Drawn | None, begun: float) -> None:
+        """The outcome with its artifacts, all or none, then the accounts: in one thread, since each costs 0.1 ms."""
         made = await asyncio.to_thread(artifacts_of, result) if result.frames else {}
         verdict = result.outcome.verdict
         sha256 = None if verdict is None else verdict.media.sha256
         same_as = drawn.scan if drawn is not None and not made and drawn.sha256 == sha256 else ""
 
-        def write() -> bool:
-            is_ours = lease.finish(result.outcome, self._settings, made=made, same_as=same_as)
-            if is_ours and made and sha256 is not None:
-                with contextlib.suppress(RedisError):  # the outcome stands; this only spares a download
-                    self._drawings.note(Drawn(lease.id, sha256), request)
-            return is_ours
+        def write() -> None:
+            if not lease.finish(result.outcome, self._settings, made=made, same_as=same_as):
+                return
+            with contextlib.suppress(RedisError):  # the outcome stands; this only spares a download
+                if made and sha256 is not None:
+                    self._drawings.note(Drawn(lease.id, sha256), task.request)
+            self._account(task, result.outcome, time.monotonic() - begun)
 
         for _ in range(_FINISH_TRIES):
             with contextlib.suppress(RedisError):
-                return await asyncio.to_thread(write)
+                await asyncio.to_thread(write)
+                return
             await asyncio.sleep(_FINISH_PAUSE_S)
-        return False
 
     def _account(self, task: Task, outcome: Outcome, took_s: float) -> None:
         """Count it, and have scanned what a copy's verdict was inherited for; both may be lost with Redis."""
@@ -187,11 +189,12 @@ async def _telling(lease: Lease) -> AsyncIterator[Progress]:
     async def write() -> None:
         while True:
             await news.wait()
+            await asyncio.sleep(_TELL_AFTER_S)
             news.clear()
             stage, done = latest[0]
             with contextlib.suppress(RedisError):  # it is news, not the outcome
                 await asyncio.to_thread(lease.progress, stage, None if done is None else 100 * done)
-            await asyncio.sleep(_TELL_EVERY_S)
+            await asyncio.sleep(_TELL_EVERY_S - _TELL_AFTER_S)
 
     writing = asyncio.create_task(write())
     try:

@@ -9,7 +9,7 @@ Losing a job is harmless (the ledger's row is the promise, `reconciler` repairs)
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Final
 
@@ -28,8 +28,6 @@ SCAN_SHARD: Final = "scanner.service.jobs.scan_shard"
 RECORD_TTL_S: Final = 60
 """How long rq keeps what became of a job: for a look, the ledger knows better."""
 _NO_TIMEOUT: Final = -1  # rq's is a Python signal, which C code outlives; the worker holds the deadline and kills
-
-_run: Callable[[str], None] | None = None
 
 
 class Jobs:
@@ -85,18 +83,10 @@ def is_allowed(job: Job, name: str = SCAN) -> bool:
         return False
 
 
-def run_with(runner: Callable[[str], None]) -> None:
-    """Say what `scan` does in this process; `scanner.service.worker` does, once."""
-    global _run  # noqa: PLW0603 - rq finds `scan` by name and passes the job's arguments only
-    _run = runner
-
-
 def scan(scan_id: str) -> None:
-    """The job. Its outcome goes into the ledger, nothing into rq."""
-    if _run is None:
-        msg = "scans are run by `laescan worker`, not by `rq worker`"
-        raise RuntimeError(msg)
-    _run(scan_id)
+    """The job, whose name is all that is used of it: `scanner.service.worker` knows what to do about it."""
+    msg = f"{scan_id}: scans are run by `laescan worker`, not by `rq worker`"
+    raise RuntimeError(msg)
 
 
 def scan_shard(key: str) -> None:

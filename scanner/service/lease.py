@@ -8,10 +8,12 @@ The API's half is `scanner.service.ledger`; the steps are in `ledger.lua`. Block
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Self, cast
 
 import msgspec
 import redis
+from redis.commands.core import Script
 
 from scanner.contract import Outcome, QueueName, ScanRequest
 from scanner.errors import Poisoned
@@ -115,4 +117,9 @@ def take_due(client: redis.Redis, *, most: int) -> list[tuple[str, QueueName]]:
 
 
 def _step(client: redis.Redis, *arguments: str | bytes | int) -> object:
-    return client.register_script(STEPS)(args=arguments)
+    return _script(client)(args=arguments)
+
+
+@lru_cache(4)  # its digest is computed each time it is registered
+def _script(client: redis.Redis) -> Script:
+    return client.register_script(STEPS)
