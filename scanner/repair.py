@@ -51,15 +51,18 @@ def mend(settings: Settings) -> list[Repair]:
 
 
 def exposed(settings: Settings) -> Iterator[tuple[Path, int]]:
-    """What others may read or enter and should not, and the mode that it should have."""
+    """What others may read or enter and should not, and the mode that it should have.
+
+    A group may have what a setting names: API and workers may be two users who share a spool.
+    """
     state = state_path(settings)
-    key = Path(settings.receipt_key) if settings.receipt_key else state / "receipt.key"
-    spool = Path(settings.spool) if settings.spool else state / "spool"
-    for path, mode in ((state, 0o700), (state / "redis", 0o700), (spool, 0o700), (key, 0o600)):
+    named = [Path(name) for name in (settings.spool, settings.receipt_key) if name]
+    ours = [state, *(state / name for name in ("redis", "spool", "receipt.key"))]
+    for path, closed_to in [(path, 0o077) for path in ours] + [(path, 0o007) for path in named]:
         with contextlib.suppress(OSError):
-            about = path.lstat()
-            if not stat.S_ISLNK(about.st_mode) and stat.S_IMODE(about.st_mode) & 0o077:
-                yield path, mode
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode) and mode & closed_to:
+                yield path, stat.S_IMODE(mode) & ~closed_to
 
 
 def stale_sockets(settings: Settings) -> Iterator[Path]:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 from redis_server import redis_in, start_redis
@@ -85,6 +86,14 @@ def test_what_is_private_is_closed_to_others(settings, state):
     assert told(settings).count("to others") == 4
     assert list(exposed(settings)) == []
     assert stat.S_IMODE((state / "receipt.key").stat().st_mode) == 0o600
+
+
+def test_a_group_may_have_what_a_setting_names_and_everybody_may_not(settings, state, tmp_path):
+    for name, mode in (("shared", 0o770), ("open", 0o777)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    assert mend(msgspec.structs.replace(settings, spool=str(tmp_path / "shared"))) == []
+    assert "to others (mode 770)" in told(msgspec.structs.replace(settings, spool=str(tmp_path / "open")))
 
 
 def test_a_link_is_not_followed_to_what_is_another_s(settings, state, tmp_path):
