@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 from chromium import FLAGS
-from playwright.sync_api import BrowserContext, Page, Worker, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Playwright, Worker, sync_playwright
 
 EXTENSION = Path(__file__).parent.parent / "extension"
 MEDIA = Path(__file__).parent / "media"
@@ -172,8 +172,8 @@ class Inside:
 class Browser:
     """Chromium with the extension."""
 
-    def __init__(self, context: BrowserContext) -> None:
-        self.context = context
+    def __init__(self, context: BrowserContext, playwright: Playwright) -> None:
+        self.context, self.playwright = context, playwright
 
     @property
     def worker(self) -> Worker:
@@ -249,6 +249,13 @@ class Browser:
 @contextlib.contextmanager
 def browsing(folder: Path, *, dark: bool = False, language: str = "en") -> Iterator[Browser]:
     """A browser with a profile in that folder and a copy of the extension."""
+    with sync_playwright() as playwright, launched(playwright, folder, dark=dark, language=language) as browser:
+        yield browser
+
+
+@contextlib.contextmanager
+def launched(playwright: Playwright, folder: Path, *, dark: bool = False, language: str = "en") -> Iterator[Browser]:
+    """The same where Playwright runs already; a folder that was used before has its profile still."""
     copy = folder / "extension"
     if not copy.exists():
         shutil.copytree(EXTENSION, copy, ignore=shutil.ignore_patterns("node_modules"))
@@ -264,14 +271,15 @@ def browsing(folder: Path, *, dark: bool = False, language: str = "en") -> Itera
         f"--disable-extensions-except={copy}",
         f"--load-extension={copy}",
     ]
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            folder / "profile",
-            executable_path=path,
-            headless=False,  # Playwright's is the old mode, that knows no extensions; the flag is the new one
-            args=flags,
-            viewport={"width": 1100, "height": 760},
-            color_scheme="dark" if dark else "light",
-        )
-        yield Browser(context)
+    context = playwright.chromium.launch_persistent_context(
+        folder / "profile",
+        executable_path=path,
+        headless=False,  # Playwright's is the old mode, that knows no extensions; the flag is the new one
+        args=flags,
+        viewport={"width": 1100, "height": 760},
+        color_scheme="dark" if dark else "light",
+    )
+    try:
+        yield Browser(context, playwright)
+    finally:
         context.close()

@@ -9,9 +9,11 @@ import json
 from pathlib import Path
 
 import pytest
-from browsing import MEDIA, Site, browsing
+from axe import findings, findings_inside
+from browsing import ID, MEDIA, Site, browsing, launched
 from landscapes import photos
 from models import talking_head
+from node import install
 from PIL import Image
 from serving import Service, free_port, split_checkpoint
 
@@ -62,6 +64,9 @@ def site(service):
     with new.serving():
         new.put("/forged.jpg", service.forged, "image/jpeg")
         new.put("/real.jpg", service.real, "image/jpeg")
+        hills = io.BytesIO()
+        Image.fromarray(photos()[0].canvas).save(hills, "png")
+        new.put("/hills.png", hills.getvalue(), "image/png")
         yield new
 
 
@@ -119,9 +124,6 @@ def test_an_authentic_picture_shows_no_heat(browser, site):
 
 
 def test_a_picture_without_a_face_gets_no_number(browser, site):
-    hills = io.BytesIO()
-    Image.fromarray(photos()[0].canvas).save(hills, "png")
-    site.put("/hills.png", hills.getvalue(), "image/png")
     page = browser.open(site.page("/hills.html", "<img src=/hills.png width=300>"))
     inside = browser.choose_image(page)
     inside.expect("no_face")
@@ -324,6 +326,19 @@ def test_a_check_whose_page_and_worker_are_gone_is_gone_on_with_by_whatever_wake
     page.close()
 
 
+def test_a_check_outlives_the_browser(browser, site, service, tmp_path):
+    site.put("/long.jpg", service.forged, "image/jpeg")
+    with site.holding("/long.jpg"), launched(browser.playwright, tmp_path) as first:
+        first.settings(server=service.url)
+        page = first.open(site.page("/long.html", "<img src=data:, width=300>"))
+        first.choose(page, linkUrl=f"{site.url}/long.jpg")
+        site.wait_until_asked("/long.jpg", 1)
+    with launched(browser.playwright, tmp_path) as second:
+        popup = second.own_page("popup/popup.html")
+        popup.wait_for_selector("#list .is-manipulated")
+        assert len(second.checks()) == 1
+
+
 def test_who_says_that_a_verdict_is_wrong_decides_who_hears_of_it(browser, page, service):
     inside = browser.choose_image(page)
     inside.expect("manipulated")
@@ -443,6 +458,29 @@ def test_of_a_stream_without_a_file_the_frame_is_judged_and_that_is_said(browser
     page.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_that_is_shown_keeps_anybody_out(browser, service, page, scheme):
+    install()
+    page.emulate_media(color_scheme=scheme)
+    inside = browser.choose_image(page)
+    inside.expect("manipulated")
+    inside.click(".badge")
+    inside.click("footer button", "This is wrong")
+    assert findings_inside(inside) == []
+    scan = newest(browser)["scan"]
+    for address, shown in (
+        (f"chrome-extension://{ID}/popup/popup.html", "#list li"),
+        (f"chrome-extension://{ID}/options/options.html", "#sites li"),
+        (f"{service.url}/#/scans/{scan}", "#headline"),
+        (f"{service.url}/docs", ".endpoint"),
+    ):
+        other = browser.open(address)
+        other.emulate_media(color_scheme=scheme)
+        other.wait_for_selector(shown)
+        assert findings(other) == [], address
+        other.close()
+
+
 def test_a_pages_script_may_not_read_what_the_extension_keeps(browser, page):
     inside = browser.choose_image(page)
     inside.answer()
@@ -481,8 +519,8 @@ def test_a_hostile_page_neither_breaks_it_nor_learns_anything(browser, site):
 
 def test_all_states_answer_to_the_pointer_on_the_same_area(browser, site):
     sizes = set()
-    for path in ("/news.html", "/real.html", "/hills.html"):
-        page = browser.open(site.url + path)
+    for name in ("forged.jpg", "real.jpg", "hills.png"):
+        page = browser.open(site.page("/alike.html", f"<img src=/{name} width=300>"))
         inside = browser.choose_image(page)
         inside.answer()
         inside.click(".badge")

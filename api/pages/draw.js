@@ -40,7 +40,7 @@ export function timeline(verdict) {
   if (times.length < 2 || times.length < verdict.frames.length) return null;
   const end = Math.max(verdict.media.duration_s ?? 0, ...times) || 1;
   const { authentic, manipulated } = verdict.thresholds;
-  const levels = [[1, '1'], [manipulated, manipulated.toFixed(2)], [authentic, authentic.toFixed(2)], [0, '0']];
+  const levels = [[1, manipulated < 0.91 ? '1' : ''], [manipulated, manipulated.toFixed(2)], [authentic, authentic.toFixed(2)], [0, '0']];
   const step = STEPS_S.find((seconds) => end / seconds <= MOST_MARKS) ?? 1800;
   const marks = [];
   for (let time = 0; time <= end; time += step) marks.push(time);

@@ -3,6 +3,7 @@
 
 var place = (() => {
   const GAP = 8;
+  const NARROW = 560; // as in content.css: a phone, whose panel lies at the bottom so that the picture is seen above
 
   /** @typedef {{ x: number, y: number, width: number, height: number }} Rect */
   /** @typedef {{ width: number, height: number }} Size */
@@ -57,6 +58,7 @@ var place = (() => {
   function panelSpot(medium, size, view, rtl) {
     const [near, far] = [GAP * 1.5, view.width - size.width - GAP * 1.5];
     const y = clamp(medium ? medium.y : GAP * 1.5, GAP * 1.5, Math.max(GAP * 1.5, view.height - size.height - GAP * 1.5));
+    if (view.width <= NARROW) return { x: near, y: Math.max(GAP * 1.5, view.height - size.height - GAP * 1.5) };
     if (!medium) return { x: rtl ? near : far, y };
     const [after, before] = [medium.x + medium.width + GAP * 1.5, medium.x - size.width - GAP * 1.5];
     const sides = rtl ? [before, after] : [after, before];

@@ -63,12 +63,39 @@ test('only what the browser shows and the server could not have is offered for u
   assert.ok(!canSend(check({ phase: 'ended', outcome: { verdict, failure: null } })));
 });
 
+test('a part that looks inpainted has words and the rule that it is held against', () => {
+  const regional = { ...verdict, regions: [{ box: [1, 2, 3, 4], score: 0.999 }], region_threshold: 0.95 };
+  const view = viewOf(check({ phase: 'ended', outcome: { verdict: regional, failure: null } }), speaker('en'), 0);
+  assert.deepEqual(view.regions, [{ box: [1, 2, 3, 4], words: 'inpainted >0.99' }]);
+  assert.ok(view.facts.some(([, words]) => words.includes('0.95')));
+});
+
+test('two files under one address are told of, and the other one is offered once', () => {
+  const ended = (changes) => viewOf(check({ phase: 'ended', outcome: { verdict, failure: null }, ...changes }), speaker('en'), 0);
+  assert.ok(ended({}).compared);
+  assert.ok(!ended({ sent: 'bytes' }).compared);
+  assert.equal(ended({ differs: false }).consent, null);
+  assert.match(ended({ differs: true }).notes.join(), /another file/);
+  assert.equal(ended({ differs: true }).consent.site, '', 'for a whole site only what the server could not have');
+  assert.equal(ended({ differs: true, declined: true }).consent, null);
+});
+
+test('a report says who has it, and why not', () => {
+  const words = (disputed, language = 'en') => viewOf(check({ phase: 'ended', outcome: { verdict, failure: null }, disputed: { expected: 'other', note: '', ...disputed } }), speaker(language), 0).disputed.words;
+  assert.match(words({ sent: true, trouble: null }), /127\.0\.0\.1:8117/);
+  assert.match(words({ sent: false, trouble: null }), /only this browser/);
+  assert.match(words({ sent: false, trouble: { code: 'offline', message: '' } }), /not sent: 127.*does not answer/);
+  assert.match(words({ sent: false, trouble: { code: 'not_found', message: '' } }, 'de'), /vergessen/);
+  assert.match(words({ sent: true, trouble: { code: 'offline', message: '' } }), /could not be taken back/);
+});
+
 test('messages are taken field by field', () => {
   assert.ok(parse({ type: 'follow', id: 'x', source }));
   assert.ok(parse({ type: 'again', id: 'x' }));
   for (const bad of [
     null, 'follow', {}, { type: 'follow' }, { type: 'constructor', id: 'x' }, { type: 'follow', id: 'x', source: { ...source, url: 'file:///x' } },
     { type: 'consent', id: 'x', answer: 'yes' }, { type: 'upload', id: 'x', means: 'screen', mime: '', base64: '' },
+    { type: 'dispute', id: 'x', expected: 'fake', note: '', send: true }, { type: 'dispute', id: 'x', expected: 'other', note: 'x'.repeat(1001), send: true },
     { type: 'capture', id: 'x', rect: { x: -1, y: 0, width: 1, height: 1 }, ratio: 1 }, { type: 'open', id: 'x', what: 'https://evil.test' },
   ]) assert.equal(parse(bad), null, JSON.stringify(bad));
   assert.ok(!isSource({ ...source, url: 'javascript:1' }));
