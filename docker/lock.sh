@@ -17,7 +17,7 @@ lock() { # NAME INPUT [OPTION...]
 
 lock build docker/locks/build.in
 lock api docker/locks/api.in
-lock worker-cuda pyproject.toml --extra cuda --extra bulk --python-platform x86_64-manylinux_2_28
+lock worker-cuda pyproject.toml --extra cuda --python-platform x86_64-manylinux_2_28
 # A folder of wheels will do as an index, too.
 if [ -d "$TORCH_CPU_INDEX" ]; then set -- --find-links "$TORCH_CPU_INDEX"; else set -- --index "$TORCH_CPU_INDEX"; fi
-lock worker-cpu pyproject.toml --extra cpu --extra bulk --python-platform x86_64-manylinux_2_28 "$@"
+lock worker-cpu pyproject.toml --extra cpu --python-platform x86_64-manylinux_2_28 "$@"
