@@ -137,7 +137,7 @@ class Rig:
         self.command = [*launcher, sys.executable, *program, "serve"]
         self.accepted = {}  # id -> Source
         self.joined = 0
-        self.redis = redis.Redis.from_url(socket_url(self.state / "redis"))
+        self._has_disks = bool(launcher)
         self.sources = Sources()
 
     async def __aenter__(self):
@@ -145,6 +145,7 @@ class Rig:
         self.process = subprocess.Popen(  # noqa: ASYNC220 - it lives as long as the rig
             self.command, env=self.environ, stdout=self.log, stderr=self.log
         )
+        self.redis = redis.Redis.from_url(socket_url(self.inside(self.state / "redis")))
         timeout = aiohttp.ClientTimeout(total=10)
         self.http = aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", timeout=timeout)
         await self.until(self._is_ready, START_S)
@@ -161,6 +162,10 @@ class Rig:
         self.redis.close()
         self.sources.close()
         self.log.close()
+
+    def inside(self, path):
+        """A path as the service sees it, which may have file systems of its own."""
+        return Path(f"/proc/{self.process.pid}/root{path}") if self._has_disks else path
 
     async def _is_ready(self):
         assert self.process.poll() is None, self.said()
@@ -355,7 +360,9 @@ class Rig:
         """What is left on disk of scans that have ended, a minute and a half after the last of them."""
 
         def there():
-            return [path.name for path in self.scratch.iterdir() if path.name.startswith("laescan-scratch-")]
+            return [
+                path.name for path in self.inside(self.scratch).iterdir() if path.name.startswith("laescan-scratch-")
+            ]
 
         await self.until(lambda: not there())
         return there()

@@ -29,6 +29,7 @@ from origin import video
 from api.tokens import Scope, Tokens
 from scanner.cache.verdicts import PREFIX
 from scanner.contract import ScanRequest
+from scanner.service.embedded import socket_url
 from scanner.service.lease import accept
 
 HERE = Path(__file__).parent
@@ -85,6 +86,20 @@ def signalled(kind, number, *, times=6, pause_s=(0.1, 1.2), count=80):
         return cases, flaws, ""
 
     return row
+
+
+async def killed_while_idle(torment):
+    """Nobody asks anything: whatever dies is back before somebody does."""
+    rig = torment.rig
+    for kind in KINDS:
+        rig.signal(kind, signal.SIGKILL)
+    ids = await rig.load(rig.sources.good(1))
+    flaws = await rig.flaws(ids)
+    for kind in ("horse", "horse"):
+        rig.signal(kind, signal.SIGKILL)
+    if not await rig.until(lambda: rig.census() == rig.whole and not rig.zombies(), 60):
+        flaws.append(f"not all are back although nobody asks: {rig.census()}, {len(rig.zombies())} zombies")
+    return 1 + len(KINDS), flaws, ""
 
 
 def stopped_for_a_while(kind):
@@ -301,6 +316,7 @@ ROWS = {
     **{f"SIGTERM {kind}": signalled(kind, signal.SIGTERM, times=3, count=40) for kind in ("worker", "engine", "api")},
     **{f"SIGSTOP, SIGCONT {kind}": stopped_for_a_while(kind) for kind in KINDS},
     **{f"SIGSTOP for good {kind}": stopped_for_good(kind) for kind in KINDS},
+    "SIGKILL while idle": killed_while_idle,
     "Redis slow": redis_slow,
     "Redis full": redis_full,
     "Redis read-only": redis_read_only,
@@ -321,22 +337,21 @@ ROWS = {
 async def disk_full(torment):
     """The folder of temporary files, then that of Redis, has no room left: two small file systems of their own."""
     rig = torment.rig
-    inside = Path(f"/proc/{rig.processes()['api'][0]}/root")
     done, flaws = 0, []
     for place in (rig.scratch, rig.state / "redis"):
 
         async def work(place=place):
             await asyncio.sleep(0.3)
-            filler = inside / str(place / "filler").lstrip("/")
+            filler = rig.inside(place) / "filler"
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
                 while True:
                     file.write(b"\0" * 65_536)
             await asyncio.sleep(4)
             filler.unlink()
 
-        cases, more = await torment.under(work(), count=30, also={"internal", "source_failed", "poisoned"})
+        cases, more = await torment.under(work(), count=30, also={"no_room"})
         done, flaws = done + cases, flaws + more
-    return done, flaws, "answered with a failure or scanned later"
+    return done, flaws, f"{rig.codes()['no_room']} ended as no_room"
 
 
 async def overload(torment):
@@ -374,7 +389,7 @@ async def overload(torment):
 def _async_client(rig):
     from redis.asyncio import Redis  # noqa: PLC0415 - of this row only
 
-    return Redis.from_url(f"unix://{rig.state / 'redis' / 'redis.sock'}")
+    return Redis.from_url(socket_url(rig.state / "redis"))
 
 
 APART = {  # name: (row, settings, launcher)

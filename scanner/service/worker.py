@@ -95,12 +95,16 @@ class Worker(SimpleWorker):
         """Listen to no remote command: rq's can stop a worker and name its jobs' functions."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Say that this worker lives; where rq says it three times per job, once in a while is enough."""
+        """Say that this worker lives; where rq says it three times per job, once in a while is enough.
+
+        A horse that died between two scans is missed here.
+        """
         if timeout is None and pipeline is None:
             if time.monotonic() < self._told_s + _TELL_EVERY_S:
                 return
             self._told_s = time.monotonic()
         super().heartbeat(timeout, pipeline)
+        self._stable.ready()
 
     def reorder_queues(self, reference_queue: Queue) -> None:
         """Interactive first, but not always."""
