@@ -139,7 +139,8 @@ def test_auc_counts_ties_half():
     [
         (WISH, "torch-tensorrt", NoCompiler, "for NVIDIA GPUs"),
         (Wish("int8", networks.PROFILE, "cpu"), "exported", BuildFailed, "builds fp32, bf16, fp16 engines, not int8"),
-        (Wish("int8", networks.PROFILE, "cuda"), "tensorrt-rtx", BuildFailed, "at least 100 real and as many forged"),
+        (Wish("int8", networks.PROFILE, "cuda"), "tensorrt-rtx", BuildFailed, "builds fp16, bf16, fp32, fp8 engines"),
+        (Wish("fp8", networks.PROFILE, "cuda"), "tensorrt-rtx", BuildFailed, "at least 100 real and as many forged"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_it_begins(wish, flavour, error, words):

@@ -119,7 +119,7 @@ def test_without_a_gpu_every_compiler_says_why_and_what_torch_runs_is_left():
 def test_an_onnx_engine_needs_onnx(tmp_path):
     graph = Graph(networks.program(), None, networks.crops(3), networks.PROFILE)
     with pytest.raises(NoCompiler, match=r"laescan\[onnx\]"):
-        OnnxTensorRT("tensorrt", "tensorrt", "").build(graph, tmp_path / "engine")
+        OnnxTensorRT("tensorrt", "tensorrt", "", ["fp16"]).build(graph, tmp_path / "engine")
 
 
 def test_what_a_compiler_cannot_take_is_its_own_words(tmp_path, monkeypatch):
@@ -154,4 +154,4 @@ def test_what_a_compiler_cannot_take_is_its_own_words(tmp_path, monkeypatch):
     monkeypatch.setattr(OnnxTensorRT, "_package", lambda _self: stand_in)
     graph = Graph(networks.program(), tmp_path / "graph.onnx", networks.crops(3), networks.PROFILE)
     with pytest.raises(BuildFailed, match=r"tensorrt does not take the graph: first input has type UInt8$"):
-        OnnxTensorRT("tensorrt", "tensorrt", "").build(graph, tmp_path / "engine")
+        OnnxTensorRT("tensorrt", "tensorrt", "", ["fp16"]).build(graph, tmp_path / "engine")

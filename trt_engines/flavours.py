@@ -79,10 +79,12 @@ def flavours() -> Mapping[str, Flavour]:
     from trt_engines.dynamo import TorchTensorRT  # noqa: PLC0415 - each names its compiler, none imports it here
     from trt_engines.parser import OnnxTensorRT  # noqa: PLC0415
 
+    common: tuple[Precision, ...] = ("fp16", "bf16", "fp32", "fp8")
     all_of_them: tuple[Flavour, ...] = (
         TorchTensorRT(),
-        OnnxTensorRT("tensorrt", "tensorrt", "pip install 'laescan[trt]'"),
-        OnnxTensorRT("tensorrt-rtx", "tensorrt_rtx", "pip install 'laescan[trt-rtx]'"),
+        OnnxTensorRT("tensorrt", "tensorrt", "pip install 'laescan[trt]'", (*common, "int8")),
+        # 1.5.0.114 built our graph in these four without a GPU, and refused int8 convolutions ("CHECK(dtype == ...")
+        OnnxTensorRT("tensorrt-rtx", "tensorrt_rtx", "pip install 'laescan[trt-rtx]'", common),
         Exported(),
     )
     return {flavour.name: flavour for flavour in all_of_them}

@@ -25,12 +25,11 @@ log = logging.getLogger(__name__)
 class OnnxTensorRT:
     """TensorRT, or TensorRT for RTX, on its own."""
 
-    precisions: Sequence[Precision] = ("fp16", "bf16", "fp32", "fp8", "int8")
     needs_cuda = True
     needs_onnx = True
 
-    def __init__(self, name: str, package: str, install: str) -> None:
-        self.name, self._package_name, self._install = name, package, install
+    def __init__(self, name: str, package: str, install: str, precisions: Sequence[Precision]) -> None:
+        self.name, self._package_name, self._install, self.precisions = name, package, install, precisions
 
     def versions(self) -> dict[str, str]:
         """Of the package."""
