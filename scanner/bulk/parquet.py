@@ -66,12 +66,22 @@ def read(path: Path) -> Iterator[dict[str, object]]:
     arrow = _arrow()
     try:
         for batch in _opened(path).iter_batches(batch_size=_BATCH_ROWS):
-            names, columns = batch.schema.names, [column.to_pylist() for column in batch.columns]
+            names, columns = batch.schema.names, [_cells(column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 yield dict(zip(names, values, strict=True))
     except (arrow.ArrowException, OSError) as error:
         msg = f"{path} cannot be read to its end: {error}"
         raise ParquetError(msg) from error
+
+
+def _cells(column: Any) -> list[object]:  # noqa: ANN401 - a class without types
+    """Values as Python has them; text that is no UTF-8, which some writers let through, with its bytes escaped."""
+    try:
+        values: list[object] = column.to_pylist()
+    except UnicodeDecodeError:
+        texts: list[bytes | None] = column.cast("large_binary").to_pylist()
+        values = [None if text is None else text.decode("utf-8", "backslashreplace") for text in texts]
+    return values
 
 
 def _opened(path: Path) -> Any:  # noqa: ANN401 - a class without types
