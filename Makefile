@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 REPORT := reports/first
 EXAMPLES = $(wildcard tests/media/*.jpg)
 
-.PHONY: help setup run demo test check fix docs bench torture extension clean
+.PHONY: help setup run demo test check fix docs bench torture extension lock sbom audit images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,8 +47,8 @@ docs: setup ## write again what is generated: parts of README.md, the schema, th
 	@$(BIN)/python tests/readme.py
 	@$(BIN)/python tests/generated.py
 
-bench: setup ## measure speed on this machine
-	@set -e; for bench in tests/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench"; done
+bench: setup ## measure speed on this machine and write it into README.md; minutes, and nothing else should run
+	@$(BIN)/python tests/figures.py --write
 
 torture: export OMP_WAIT_POLICY := PASSIVE
 torture: setup ## break everything that can break here, 20 minutes, and write the table into SECURITY.md
@@ -56,6 +56,29 @@ torture: setup ## break everything that can break here, 20 minutes, and write th
 
 extension: setup ## pack the browser extension for Chromium and for Firefox into dist
 	@$(BIN)/python extension/build.py dist
+
+# What a release needs and nothing else does: in an environment of its own.
+TOOLS := build/tools
+$(TOOLS)/.installed: docker/tools.txt
+	@test -x $(TOOLS)/bin/python || python3 -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install -q --disable-pip-version-check -r docker/tools.txt
+	@touch $@
+
+lock: $(TOOLS)/.installed ## pin every wheel that an image may install, with its sha256, in docker/locks
+	@UV=$(TOOLS)/bin/uv docker/lock.sh
+
+sbom: $(TOOLS)/.installed ## write what the images are made of into dist, as CycloneDX
+	@mkdir -p dist
+	@set -e; for image in api worker-cpu worker-cuda; do PYTHONWARNINGS=ignore $(TOOLS)/bin/cyclonedx-py requirements \
+	    docker/locks/$$image.txt --pyproject pyproject.toml --mc-type application --output-reproducible \
+	    --output-file dist/laescan-$$image.cdx.json; echo dist/laescan-$$image.cdx.json; done
+
+audit: $(TOOLS)/.installed ## look every locked package up in PyPI's advisories; fails where it cannot ask
+	@set -e; for image in api worker-cpu; do $(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes \
+	    --progress-spinner off --requirement docker/locks/$$image.txt; done
+
+images: $(TOOLS)/.installed ## lint the manifests, build the images, scan in them (what is there: docker or podman, kubectl, promtool)
+	@PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" docker/check.sh
 
 clean: ## remove caches, builds and the example report (.venv stays)
 	@rm -rf build dist $(REPORT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
