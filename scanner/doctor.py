@@ -10,6 +10,7 @@ import inspect
 import itertools
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from importlib import metadata
 
@@ -113,7 +114,9 @@ def setting_meanings() -> dict[str, str]:
 
 
 def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """As it would be written, without passwords in URLs: what doctor says is pasted into bug reports."""
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return re.sub(r"(://[^:/@]*:)[^@/]+@", r"\1***@", text)
 
 
 def _try(name: str, attempt: Callable[[], Check]) -> Check:

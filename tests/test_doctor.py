@@ -139,3 +139,11 @@ def test_every_setting_is_listed_with_its_meaning():
     assert all(s.meaning for s in settings)
     assert [s.variable for s in settings if not s.is_default] == ["LAESCAN_MAX_FRAMES"]
     assert set(setting_meanings()) == set(Settings.__struct_fields__)
+
+
+def test_passwords_in_urls_are_not_told():
+    given = Settings(redis_url="redis://:hunter2@there:6379/0", egress_proxy="http://laescan:hunter2@door:3128")
+    told = {setting.variable: setting.value for setting in settings_in_force(given)}
+    assert told["LAESCAN_REDIS_URL"] == "redis://:***@there:6379/0"
+    assert told["LAESCAN_EGRESS_PROXY"] == "http://laescan:***@door:3128"
+    assert "hunter2" not in str(told)
