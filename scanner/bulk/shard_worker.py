@@ -128,7 +128,7 @@ async def _beating(client: redis.Redis, key: str) -> AsyncIterator[asyncio.Event
 def run(settings: Settings) -> None:
     """Work until SIGTERM or Ctrl-C: the running shard is ended first; a second signal leaves it to others."""
     with _engine(settings) as model:
-        ShardWorker(redis.Redis.from_url(settings.redis_url), settings, model).work(logging_level=None)
+        ShardWorker(redis.Redis.from_url(settings.redis_url), settings, model).work(logging_level="WARNING")
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ class Worker(SimpleWorker):
         """Serve until SIGTERM or SIGINT: the running scan may end, a second signal gives it back."""
         try:
             self._stable.ready()
-            self.work(logging_level=None)
+            self.work(logging_level="WARNING")  # rq makes INFO of None, and that is three lines per job
         finally:
             self._stable.kill()
 
