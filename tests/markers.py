@@ -76,7 +76,7 @@ def urls(origin: Origin, count: int) -> Iterator[str]:
 class House:
     """A crew and an API in a process of its own, everything they write in one folder."""
 
-    def __init__(self, folder: Path, workers: int = 1) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         plenty = {f"{what}_per_min": 100_000 for what in ("submits", "lookups", "batches")}
         self.crew = Crew(folder, log_level="debug", **plenty)
@@ -88,14 +88,13 @@ class House:
         self.environ = {**self.crew.environ, "LAESCAN_API_PORT": str(self.port), "LAESCAN_SPOOL": str(folder / "spool")}
         self.api = subprocess.Popen([sys.executable, "-m", "api"], env=self.environ, stdout=self.log, stderr=self.log)
         self.crew.environ = self.environ
-        self.crew.hire(workers)
         self._wait()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
-                urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
             except (OSError, urllib.error.URLError):
                 assert self.api.poll() is None, (self.folder / "api.log").read_text()
                 time.sleep(0.1)
@@ -111,11 +110,10 @@ class House:
         self.crew.close()
 
 
-async def submit_all(house: House, origin: Origin, count: int) -> Counter[str]:
-    """Every second URL by itself, the others in batches; one upload with a marked name; out: outcomes by code."""
+async def submit_all(house: House, origin: Origin, count: int) -> tuple[list[str], list[str]]:
+    """Every second URL by itself, the others in batches; one upload with a marked name; out: ids of both kinds."""
     asked = list(urls(origin, count))
-    async with redis.asyncio.Redis.from_url(house.crew.url) as client:
-        token, _ = await Tokens(client).create(Scope.ADMIN, tenant="t", note="of the test")
+    token, _ = await _admin(house.crew.url)
     headers = {
         "Authorization": f"Bearer {token}",
         "Cookie": f"session={MARK.decode()}",
@@ -132,7 +130,7 @@ async def submit_all(house: House, origin: Origin, count: int) -> Counter[str]:
         for start in range(0, len(asked) // 2, 250):
             async with http.post("/v1/batches", json={"urls": asked[1::2][start : start + 250]}) as answer:
                 assert answer.status == 202, await answer.text()
-                batches.append(await answer.json())
+                batches.append((await answer.json())["id"])
         form = aiohttp.FormData()
         form.add_field("file", jpeg(80, 60), filename=f"{MARK.decode()}.jpg")
         async with http.post("/v1/scans", data=form) as answer:
@@ -143,11 +141,16 @@ async def submit_all(house: House, origin: Origin, count: int) -> Counter[str]:
                 assert MARK not in await answer.read(), "an error text quotes the URL"
             async with http.get("/v1/verdicts", params={"url": bad}) as answer:
                 assert MARK not in await answer.read(), "an error text quotes the URL"
-        codes: Counter[str] = Counter()
-        for id_ in filter(None, ids):
-            codes[await _ended(http, id_)] += 1
-        for batch in batches:
-            await _finished(http, batch)
+        return ids, batches
+
+
+async def wait_for_all(house: House, ids: list[str], batches: list[str]) -> Counter[str]:
+    """Out: outcomes by code."""
+    token, _ = await _admin(house.crew.url)
+    async with aiohttp.ClientSession(house.url, headers={"Authorization": f"Bearer {token}"}) as http:
+        codes = Counter([await _ended(http, id_) for id_ in ids])
+        for id_ in batches:
+            await _finished(http, id_)
         return codes
 
 
@@ -163,9 +166,9 @@ async def _ended(http: aiohttp.ClientSession, id_: str) -> str:
         await asyncio.sleep(0.2 if answer.status == 200 else 1.0)
 
 
-async def _finished(http: aiohttp.ClientSession, batch: dict[str, object]) -> None:
+async def _finished(http: aiohttp.ClientSession, batch: str) -> None:
     while True:
-        async with http.get(f"/v1/batches/{batch['id']}") as answer:
+        async with http.get(f"/v1/batches/{batch}") as answer:
             found = await answer.json()
         if answer.status == 200 and not {"queued", "running"} & set(found["states"]):
             return
@@ -248,14 +251,18 @@ def listing(house: House) -> set[str]:
     return {name for name in files if not name.startswith("redis/") and name not in own and not name.endswith(".lock")}
 
 
-def run(house: House, count: int) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """Out: outcomes by code, markers where they may be, and leaks."""
+def run(house: House, count: int, workers: int = 1) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Look while all wait and when all have ended; out: outcomes by code, markers where they may be, and leaks."""
     origin = Origin()
     try:
-        codes = asyncio.run(submit_all(house, origin, count))
+        submitted = asyncio.run(submit_all(house, origin, count))
+        _, early = search(house)
+        house.crew.hire(workers)
+        codes = asyncio.run(wait_for_all(house, *submitted))
     finally:
         origin.close()
     fine, leaks = search(house)
+    leaks += early
     leaks.update({code: number for code, number in codes.items() if code.startswith("LEAK")})
     return codes, fine, leaks
 
@@ -265,9 +272,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--count", type=int, default=1_000)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        house = House(Path(folder), workers=2)
+        house = House(Path(folder))
         try:
-            codes, fine, leaks = run(house, given.count)
+            codes, fine, leaks = run(house, given.count, workers=2)
             left = listing(house)
         finally:
             house.close()
