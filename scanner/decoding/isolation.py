@@ -144,7 +144,6 @@ def next_child_beside(own_pid_space: int | None) -> None:
 
 def lock_down(limits: Limits) -> None:
     """Give up privileges, set the limits, then the system-call filter; only for a forked child, and for good."""
-    os.environ.clear()
     if os.getuid() == 0:
         with contextlib.suppress(OSError):  # in a user namespace that maps root alone there is nobody to become
             os.setgroups([])

@@ -253,6 +253,7 @@ def main(arguments: list[str]) -> None:
     control = socket.socket(fileno=int(arguments[0]))
     named = (argument.split("=", 1) for argument in arguments[1:])
     tasks = {name: load(target) for name, target in named}
+    os.environ.clear()  # here, once, and for all children
     gc.collect()
     gc.freeze()  # children do not copy pages only to count references
     Server(control, tasks).serve()
