@@ -193,6 +193,11 @@ def gif_bomb(count: int, side: int) -> bytes:
     return head + (control + frame) * count + b";"
 
 
+def gif_of_a_frame_beyond_its_canvas(side: int) -> bytes:
+    """One frame of side x side on a canvas of 32 x 32."""
+    return gif_bomb(1, 32).replace(struct.pack("<HHHHB", 0, 0, 1, 1, 0), struct.pack("<HHHHB", 0, 0, side, side, 0))
+
+
 def playlists(secret: Path) -> dict[str, bytes]:
     """Playlists and session files that name `secret`, by the name they are dressed up as."""
     hls = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n"

@@ -97,8 +97,9 @@ def test_what_is_no_medium_is_unsupported(read, name):
         media.png_bomb(10_000, 10_000),
         media.png_bomb(60_000, 60_000)[:4096],
         media.gif_bomb(3, 65_535),
+        media.gif_of_a_frame_beyond_its_canvas(30_000),
     ],
-    ids=["34 bytes of WebP", "100 Mpx PNG", "3,600 Mpx PNG", "4,295 Mpx GIF"],
+    ids=["34 bytes of WebP", "100 Mpx PNG", "3,600 Mpx PNG", "4,295 Mpx GIF", "900 Mpx in a 32 px GIF"],
 )
 def test_pixel_bombs_are_refused_by_their_headers(read, peak, bomb):
     base = read(media.picture("png")) and peak()
