@@ -88,7 +88,7 @@ def decode(source: BinaryIO, payload: BinaryIO, options: dict[str, Any]) -> dict
     """
     wanted = msgspec.convert(options, Wanted)
     ceiling = -(-wanted.max_pixels // 2)  # Pillow only warns up to twice that, and then raises
-    # WebP's decoder allocates before we see the size, and GIF's a first frame that outgrows its canvas (320 bytes: 3 GB)
+    # Before we see the size, WebP allocates, and GIF fills a first frame that outgrows its canvas (320 bytes: 3 GB).
     Image.MAX_IMAGE_PIXELS = ceiling if wanted.format in {"webp", "gif"} else None
     notes: list[str] = []
     try:
