@@ -222,6 +222,9 @@ def test_the_command_counts_exports_purges_and_takes_in(command, tmp_path):
     assert "judging now: new" in said.out
     assert "2 verdicts by new\n" in said.out
     assert "1 verdicts by old (no longer asked for)" in said.out
+    assert "1 urls\n" in said.out, "one URL led to all three"
+    assert "3 pixels\n" in said.out
+    assert "remembered" not in said.out, "the verdicts themselves were counted"
     assert command("export", path)[1].err == f"3 verdicts written to {path}\n"
     assert path.stat().st_mode & 0o077 == 0
     assert command("purge", "--all")[1].err == "3 verdicts forgotten\n"

@@ -18,7 +18,7 @@ from scanner.contract import ModelInfo
 
 _STEP: Final = 500
 """Keys in one round trip: values are some kB each."""
-_KINDS: Final = {"u": "urls", "p": "pixels", "n": "alike", "k": "prefixes", "x": "barred", "a": "audits"}
+_KINDS: Final = {"u": "urls", "p": "pixels", "n:r": "looks of pictures", "f": "failures"}
 _KEPT: Final = f"{PREFIX}model".encode()
 """Who judges now: told once by every engine's side, and without it the API has nothing to ask for."""
 _OF_A_MODEL: Final = "vkxa"
@@ -49,8 +49,9 @@ async def inventory(redis: Redis) -> Inventory:
         kind, scope = _read(key)
         if kind == "v":
             verdicts[scope] += 1
-        elif kind in _KINDS:
-            others[_KINDS[kind]] += 1
+        name = next((name for kind, name in _KINDS.items() if key.startswith(f"{PREFIX}{kind}:".encode())), None)
+        if name is not None:
+            others[name] += 1
     cache = VerdictCache(redis)
     about = await redis.info()
     return Inventory(

@@ -115,7 +115,8 @@ def _lines(found: "Inventory") -> list[str]:
         mark = "" if scope.partition(",")[0] == present else " (no longer asked for)"
         lines.append(f"{count:>10,} verdicts by {scope}{mark}")
     lines += [f"{count:>10,} {name}" for name, count in sorted(found.others.items())]
-    lines += [f"{count:>10,} {name}" for name, count in sorted(found.counters.items()) if count]
+    events = {name: count for name, count in found.counters.items() if not name.startswith("remembered:")}
+    lines += [f"{count:>10,} times {name}" for name, count in sorted(events.items())]
     lines.append(f"{found.memory_bytes / 1e6:>10,.1f} MB in this Redis, {found.evicted:,} keys evicted")
     return lines
 
