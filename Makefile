@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 REPORT := reports/first
 EXAMPLES = $(wildcard tests/media/*.jpg)
 
-.PHONY: help setup run demo test check fix docs bench torture extension lock sbom audit images clean
+.PHONY: help setup run demo test check fix docs bench torture gpu extension lock sbom audit images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: setup ## measure speed on this machine and write it into README.md; minut
 torture: export OMP_WAIT_POLICY := PASSIVE
 torture: setup ## break everything that can break here, 20 minutes, and write the table into SECURITY.md
 	@$(BIN)/python tests/torture.py --write SECURITY.md
+
+gpu: setup ## measure all that only an NVIDIA GPU can tell, as Markdown (ARGS=--quick: does it run?)
+	@$(BIN)/python tests/bench_gpu.py $(ARGS)
 
 extension: setup ## pack the browser extension for Chromium and for Firefox into dist
 	@$(BIN)/python extension/build.py dist

@@ -66,7 +66,7 @@ def build(network: Network, wish: Wish, flavour: Flavour, store: Store) -> Entry
     versions = flavour.versions()
     with store.workshop() as folder:
         begun_s = time.perf_counter()
-        graph = _graph(network, wish, flavour, folder)
+        graph = graph_of(network, wish, flavour, folder)
         exported_s = time.perf_counter()
         engine = folder / "engine.pt2"
         flavour.build(graph, engine)
@@ -110,8 +110,8 @@ def check(network: Network, wish: Wish, flavour: Flavour) -> None:
             raise BuildFailed(msg)
 
 
-def _graph(network: Network, wish: Wish, flavour: Flavour, folder: Path) -> Graph:
-    """The exported graph on its device, and as ONNX where that can be, or must be, written."""
+def graph_of(network: Network, wish: Wish, flavour: Flavour, folder: Path) -> Graph:
+    """What a compiler is given: the graph on its device, and as ONNX where that can be, or must be, written."""
     dtype = DTYPES.get(wish.precision, torch.float16 if wish.device == "cuda" else torch.float32)
     module = network.module(dtype).to(wish.device)
     example = network.crops[: max(wish.guard_sizes)].to(wish.device).clone()  # a view would be saved with all crops

@@ -69,7 +69,8 @@ class TorchTensorRT:
         """The engine as a module on the GPU; raises NoCompiler, Unfit."""
         del device
         try:
-            run: Run = _package().load(path).module()
+            with Path(path).open("rb") as file:  # handed on to torch.export.load, which dislikes names without .pt2
+                run: Run = _package().load(file).module()
         except (RuntimeError, ValueError, AssertionError) as error:
             msg = f"torch_tensorrt cannot load it ({str(error).partition(chr(10))[0]}); build it again"
             raise Unfit(msg) from error

@@ -69,8 +69,8 @@ class Exported:
     def load(self, path: str, device: str) -> Run:
         """The graph as a module, where its weights were when it was saved."""
         del device
-        with quietly():  # torch would rather see .pt2 at the end of the name
-            run: Run = torch.export.load(path).module()
+        with Path(path).open("rb") as file:  # torch dislikes names that do not end in .pt2
+            run: Run = torch.export.load(file).module()
         return run
 
 
