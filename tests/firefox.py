@@ -22,7 +22,8 @@ from browsing import EXTENSION, MEDIA, Site
 from serving import Service, free_port
 
 sys.path.append(str(EXTENSION))
-from build import GECKO, build
+sys.dont_write_bytecode = True  # Chromium loads no folder that has a __pycache__
+from build import GECKO, build  # noqa: E402 - after the line above
 
 MENU = """
 const menu = Services.wm.getMostRecentWindow('navigator:browser').document.getElementById('contentAreaContextMenu');
