@@ -102,10 +102,59 @@ def test_a_kernel_without_huge_pages_will_do(look, monkeypatch):
 # ---------------------------------------------------------------- what is left to Pillow
 
 
-def with_exif():
+def with_exif(orientation=6, order=None, **more):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    return written(scene(), exif=exif)
+    exif.endian = order or exif.endian
+    exif[0x010F] = "a camera"
+    if orientation is not None:
+        exif[0x0112] = orientation
+    exif.update({0x8769: {0x9003: "2026:11:23 12:00:00"}, 0x829A: 0.01})
+    return written(scene(), exif=exif, **more)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", [None, 1])
+def test_what_a_camera_says_of_an_upright_picture_changes_nothing(look, orientation, order):
+    data = with_exif(orientation, order)
+    ours, theirs = look(jpeg.decode, data), look(picture.decode, data)
+    assert ours[0] == theirs[0]
+    np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def exif_segment(*entries, order="little", first=8):
+    """An EXIF segment with these 12-byte entries in its first directory."""
+    mark = b"II*\0" if order == "little" else b"MM\0*"
+    body = len(entries).to_bytes(2, order) + b"".join(entries) + bytes(4)
+    return b"Exif\0\0" + mark + first.to_bytes(4, order) + body
+
+
+def turned(value, kind=3, count=1):
+    return b"".join(part.to_bytes(size, "little") for part, size in ((0x0112, 2), (kind, 2), (count, 4), (value, 4)))
+
+
+ODD_EXIF = {
+    "turned": exif_segment(turned(3)),
+    "two words for it": exif_segment(turned(1), turned(6)),
+    "of another type": exif_segment(turned(1, kind=4)),
+    "several values": exif_segment(turned(1, count=2)),
+    "directory elsewhere": exif_segment(turned(1), first=4_000_000_000),
+    "cut off": exif_segment(turned(1))[:-5],
+    "no order": exif_segment().replace(b"II*", b"IJ*"),
+    "nothing in it": b"Exif\0\0",
+}
+
+
+@pytest.mark.parametrize("segment", ODD_EXIF.values(), ids=ODD_EXIF)
+def test_exif_that_turns_or_is_odd_is_left_to_pillow(look, segment):
+    assert look(jpeg.decode, with_segment(0xE1, segment)) == (None, None)
+
+
+def test_a_second_exif_is_left_to_pillow(look):
+    plain = with_segment(0xE1, exif_segment(turned(1)))
+    assert look(jpeg.decode, plain)[0] is not None
+    segment = exif_segment(turned(1))
+    twice = plain[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + plain[2:]
+    assert look(jpeg.decode, twice) == (None, None)
 
 
 def with_segment(kind, body):
@@ -152,8 +201,10 @@ def test_a_truncated_file_is_left_to_pillow(look, share):
     assert look(jpeg.decode, data[: int(share * len(data))]) == (None, None)
 
 
-def test_no_damage_shows_other_pixels_than_pillow_shows(look):
-    data, rng, shown = written(scene(), quality=90), np.random.default_rng(1), 0
+@pytest.mark.filterwarnings("ignore")  # Pillow's remarks on broken EXIF; `picture.prepare` ignores them in the jail
+@pytest.mark.parametrize("make", [lambda: written(scene(), quality=90), lambda: with_exif(1, quality=90)])
+def test_no_damage_shows_other_pixels_than_pillow_shows(look, make):
+    data, rng, shown = make(), np.random.default_rng(1), 0
     for _ in range(150):
         broken = bytearray(data)
         for at in rng.integers(2, len(data), rng.integers(1, 4)):
