@@ -102,9 +102,8 @@ class Yardstick:
 def show(name: str, ratios: list[float], words: str) -> None:
     middle, target = statistics.median(ratios), TARGETS[name]
     verdict = "reached" if middle >= target else "MISSED"
-    print(
-        f"{'encoder alone / ' + name:36} {middle:6.2f}  ({min(ratios):.2f} to {max(ratios):.2f}; {words}; target {target:g}: {verdict})"
-    )
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"{'encoder alone / ' + name:36} {middle:6.2f}  ({spread}; {words}; target {target:g}: {verdict})")
 
 
 def main() -> None:
