@@ -394,7 +394,7 @@ def _async_client(rig):
 
 APART = {  # name: (row, settings, launcher)
     "disk full": (disk_full, {}, True),
-    "one of five clients asks tenfold": (overload, {"submits_per_min": 240}, False),
+    "one of five clients asks tenfold": (overload, {"submits_per_min": 60}, False),
 }
 
 
