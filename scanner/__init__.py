@@ -18,7 +18,7 @@ Importing `scanner` imports nothing: each of these names is looked up when it is
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scanner.contract import Failure, Label, Outcome, Verdict
@@ -48,11 +48,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562; the types are those above
-    if name not in _HOMES:
-        msg = f"module 'scanner' has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # a checker would take every name for one of ours
+
+    def __getattr__(name: str) -> object:
+        """PEP 562."""
+        if name not in _HOMES:
+            msg = f"module 'scanner' has no attribute {name!r}"
+            raise AttributeError(msg)
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
