@@ -232,6 +232,25 @@ def test_half_a_row_lost_in_resizing_is_made_up_for():
     assert alike.difference(*thumbnails, detail=(240, 240)) > 1, "the drift no longer matters"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_way_of_resizing_makes_sharper_everywhere_is_made_up_for(name, monkeypatch):
+    picture = portrait(name)
+    smaller = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BILINEAR)
+    root = Root.of(look(picture), [FACE])
+    assert difference(look(smaller), root) < 0.5
+    monkeypatch.setattr(alike, "MAX_SHARPER", 0.0)
+    assert difference(look(smaller), root) > 1, "sharpness no longer matters"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("radius", [2, 4])
+def test_a_face_that_is_smoothed_as_a_whole_is_not_the_same_picture(name, radius):
+    picture = portrait(name)
+    forged, box = picture.copy(), tuple(round(side * part) for part, side in zip(FACE, 2 * picture.size, strict=True))
+    forged.paste(picture.crop(box).filter(ImageFilter.GaussianBlur(radius)), box[:2])
+    assert difference(look(forged), Root.of(look(picture), [FACE])) > 1
+
+
 def test_a_flat_picture_is_like_nothing():
     assert not is_comparable(look(Image.new("RGB", (300, 300), (70, 80, 90))))
 

@@ -30,6 +30,8 @@ MAX_LUMA = 1.9
 """Grey levels by which the RMS difference of the worst 16-px window exceeds the median window's."""
 MAX_NOISE = 1.5
 """The most that the median window may excuse: WebP 40 reaches 1.4; else noise added everywhere would hide a forgery."""
+MAX_SHARPER = 1.25
+"""How much of its Laplacian a copy may be sharper or softer by as a whole: at most 1.2 for a quarter of the size."""
 MAX_CHROMA = 5.6
 """Levels between the means of Cb or of Cr in a 16-px window: make-up, hair, skin. JPEG halves the colours' detail."""
 MAX_DRIFT_PX = 2.0
@@ -61,7 +63,7 @@ def difference(one: Pixels, other: Pixels, *, detail: tuple[float, float]) -> fl
     """
     a, b = (_smooth(_limited(pixels, detail), detail) for pixels in (one, other))
     structure = 1 - _least_ssim(a[0], b[0])
-    levels = np.sqrt(np.maximum(_means((a[0] - b[0]) ** 2), 0))  # the sums of nothing may round to below it
+    levels = np.sqrt(np.maximum(_means(_apart(a[0], b[0]) ** 2), 0))  # the sums of nothing may round to below it
     luma = float(levels.max() - min(np.median(levels), MAX_NOISE))
     chroma = max(float(np.abs(_means(a[i] - b[i])).max()) for i in (1, 2))
     return max(structure / MAX_STRUCTURE, luma / MAX_LUMA, chroma / MAX_CHROMA)
@@ -97,6 +99,23 @@ def undrifted(pixels: Pixels, found: Drift) -> Pixels:
     matrix = (1 + found.wider, 0.0, x0, 0.0, 1 + found.higher, y0)
     moved = padded.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
     return np.asarray(moved)
+
+
+def _apart(one: Floats, other: Floats) -> Floats:
+    """Their difference, without what the one is sharper than the other as a whole.
+
+    Ways to resize differ by a linear filter, to first order a multiple of the Laplacian, the same everywhere: one
+    unknown for the whole picture, as with `drift`, so it cannot follow a forged part.
+    """
+    apart, edges = one - other, _laplacian((one + other) / 2)
+    sharper = float((edges * apart).sum() / ((edges * edges).sum() + 1e-3))
+    return np.asarray(apart - np.clip(sharper, -MAX_SHARPER, MAX_SHARPER) * edges, np.float32)
+
+
+def _laplacian(plane: npt.NDArray[np.floating]) -> Floats:
+    padded = np.pad(plane, 1, mode="edge")
+    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    return np.asarray(around - 4 * plane, np.float32)
 
 
 def _limited(pixels: Pixels, detail: tuple[float, float]) -> Pixels:
