@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import datetime as dt
+import hashlib
 import os
 import platform
 import random
@@ -22,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from chaos import Rig, Source
+from chaos import VERDICT, Rig, Source
 from models import random_checkpoint
 from origin import video
 
@@ -195,7 +196,9 @@ async def bad_sources(torment):
     through = rig.sources.answer("/inside", inside, Content_Type="text/html")
     no_name = Source("http://nowhere.invalid/a.jpg", {"unreachable", "timed_out"})
     sources = [rig.sources.slow() for _ in range(torment.some(10))]
-    sources += [no_name, Source(through, {"blocked_address", "no_media"})]
+    page = rig.sources.answer("/watch", b"<!doctype html><video src='/clip.mp4'></video>", Content_Type="text/html")
+    watched = Source(page, {VERDICT}, hashlib.sha256(clip).hexdigest())
+    sources += [no_name, watched, Source(through, {"blocked_address", "no_media"})]
     for _ in range(torment.some(4)):
         sources += rig.sources.bad() + rig.sources.good(3)
     random.shuffle(sources)
