@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from scanner.detection import mtcnn
-from scanner.detection.mtcnn import Mtcnn, cut, halvings, keep_best, level, rotations, tilts_of
+from scanner.detection.mtcnn import Mtcnn, cut, halvings, keep_best, level, passing, rotations, tilts_of, windows
 from scanner.detection.nets import Halved, ONet, PNet, RNet
 from scanner.errors import BadWeights
 
@@ -30,6 +30,27 @@ def smooth(height, width):
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 255, (max(2, height // 40), max(2, width // 40), 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def test_only_what_passes_leaves_the_device_and_each_frame_gets_its_own():
+    rng = torch.Generator().manual_seed(0)
+    p, offsets = torch.rand(3, 5, 7, generator=rng), torch.rand(3, 4, 5, 7, generator=rng)
+    p[1] = 0  # a frame without any
+    for frame, (cells, values) in enumerate(passing(p, offsets, 0.6)):
+        rows, columns = np.nonzero(p[frame].numpy() >= 0.6)
+        assert cells.tolist() == np.stack([rows, columns], 1).tolist()
+        np.testing.assert_array_equal(values[:, 0], p[frame].numpy()[rows, columns])
+        np.testing.assert_array_equal(values[:, 1:], offsets[frame].numpy()[:, rows, columns].T)
+    assert passing(torch.zeros(2, 5, 7), torch.zeros(2, 4, 5, 7), 0.6)[1][1].shape == (0, 5)
+
+
+def test_windows_come_best_first_in_pixels_of_the_frame(monkeypatch):
+    cells, values = np.array([[0, 3], [2, 1], [4, 4]]), np.array([[0.7], [0.9], [0.8]], np.float32).repeat(5, 1)
+    boxes = windows(cells, values, (2.0, 3.0))
+    assert boxes[:, 4].tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert boxes[0, :4].tolist() == [4.0, 12.0, 28.0, 48.0]  # cell (2, 1): from 2, 4 px of the level, 12 px wide
+    monkeypatch.setattr(mtcnn, "MAX_CANDIDATES", 1)
+    assert len(windows(cells, values, (1.0, 1.0))) == 1
 
 
 @torch.inference_mode()

@@ -93,9 +93,9 @@ class Mtcnn:
                 pixels, zooms_x, zooms_y = zip(
                     *(level(images, scale) for images in halved[start : start + step]), strict=True
                 )
-                p, offsets = (t.cpu().numpy() for t in self.pnet(self._tensor(np.stack(pixels))))
-                for i in range(len(pixels)):
-                    boxes = windows(p[i], offsets[i], P_MIN, (zooms_x[i], zooms_y[i]))
+                p, offsets = self.pnet(self._tensor(np.stack(pixels)))
+                for i, (cells, values) in enumerate(passing(p, offsets, P_MIN)):
+                    boxes = windows(cells, values, (zooms_x[i], zooms_y[i]))
                     found[start + i].append(boxes[keep_best(boxes, boxes[:, 4], 0.5)])
             scale *= FACTOR
         joined = [np.concatenate(levels) for levels in found]
@@ -177,14 +177,24 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return safetensors.torch.load(data)
 
 
-def windows(p: Floats, offsets: Floats, threshold: float, zoom: tuple[float, float]) -> Floats:
-    """PNet's answer (h, w), (4, h, w) at one level as rows x0 y0 x1 y1 p offsets(4), frame px, best first."""
-    rows, columns = np.nonzero(p >= threshold)
-    order = np.argsort(-p[rows, columns], kind="stable")[:MAX_CANDIDATES]
-    rows, columns = rows[order], columns[order]
-    corner = np.stack([columns, rows], 1) * float(STRIDE_PX)
+def passing(p: Tensor, offsets: Tensor, threshold: float) -> list[tuple[Ints, Floats]]:
+    """PNet's answers (B, h, w), (B, 4, h, w) -> per frame the cells that pass (N, 2), by rows, and p, offsets (N, 5).
+
+    Only these leave the device: of the 22,201 windows of a 1 Mpx portrait's finest level 23 pass, 51 at most.
+    """
+    frame, rows, columns = (p >= threshold).nonzero(as_tuple=True)
+    values = torch.cat([p[frame, rows, columns][:, None], offsets[frame, :, rows, columns]], 1).cpu().numpy()
+    cells = torch.stack([rows, columns], 1).cpu().numpy()
+    counts = torch.bincount(frame, minlength=len(p)).tolist()
+    return list(zip(np.split(cells, np.cumsum(counts)[:-1]), split(values, counts), strict=True))
+
+
+def windows(cells: Ints, values: Floats, zoom: tuple[float, float]) -> Floats:
+    """The cells of one frame that pass at one level as rows x0 y0 x1 y1 p offsets(4), frame px, best first."""
+    order = np.argsort(-values[:, 0], kind="stable")[:MAX_CANDIDATES]
+    corner = cells[order, ::-1] * float(STRIDE_PX)
     boxes = np.concatenate([corner * zoom, (corner + CELL_PX) * zoom], 1)
-    return np.concatenate([boxes, p[rows, columns][:, None], offsets[:, rows, columns].T], 1).astype(np.float32)
+    return np.concatenate([boxes, values[order]], 1).astype(np.float32)
 
 
 def keep_best(boxes: Floats, p: Floats, threshold: float, *, of_smaller: bool = False) -> Ints:
