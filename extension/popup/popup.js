@@ -95,7 +95,8 @@ byId('ask').addEventListener('submit', async (/** @type {Event} */ event) => {
   event.preventDefault();
   const field = byId('address');
   const text = field.value.trim();
-  const url = addressIn(text) ?? addressIn(`https://${text}`);
+  const bare = /^\S+$/.test(text) ? addressIn(`https://${text}`) : null;
+  const url = [addressIn(text), bare].find((address) => address && URL.canParse(address)) ?? null;
   byId('problem').textContent = url ? '' : say('popup_bad_address');
   if (!url) return;
   field.value = '';
