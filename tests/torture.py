@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 KINDS = ("horse", "worker", "engine", "api", "redis")
 BEGIN, END = "<!-- torture -->", "<!-- /torture -->"
 MOST_GROWTH = 1.05
+LONGEST_PROGRAM_S = 600
 
 
 class Torment:
@@ -420,12 +421,11 @@ def tested(files):
     there = [str(HERE / name) for name in files if (HERE / name).exists()]
     if not there:
         return 0, [], "not there"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *there]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    done = run_in_time(["-m", "pytest", "-q", "-p", "no:cacheprovider", *there])
     counts = {what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
     flaws = re.findall(r"^(?:FAILED|ERROR) .*$", done.stdout, re.MULTILINE)
     if done.returncode and not flaws:
-        flaws = [done.stdout[-500:]]
+        flaws = [(done.stdout + done.stderr)[-500:]]
     return sum(counts.values()), flaws, " ".join(Path(path).name for path in there)
 
 
@@ -439,19 +439,25 @@ PROGRAMS = {
 
 def reported(command):
     """Run a program that ends each line of its report with `, cases, failures`; out: cases, flaws, a remark."""
-    done = subprocess.run(
-        [sys.executable, str(HERE / command[0]), *command[1:]],
-        cwd=HERE.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in_time([str(HERE / command[0]), *command[1:]])
     found = re.findall(r"^([\w ]+), (\d+), (\d+)$", done.stdout, re.MULTILINE)
     lines = [line for line in found if line[0] == Path(command[0]).stem] or found  # a sum, where there is one
     flaws = [f"{name}: {failures}" for name, _, failures in lines if int(failures)]
     if (done.returncode or not lines) and not flaws:
         flaws = [(done.stdout + done.stderr)[-500:]]
     return sum(int(cases) for _, cases, _ in lines), flaws, f"`python tests/{' '.join(command)}`"
+
+
+def run_in_time(command):
+    """A program of Python's, or what it said until its time was up."""
+    command = [sys.executable, *command]
+    try:
+        return subprocess.run(
+            command, cwd=HERE.parent, capture_output=True, text=True, check=False, timeout=LONGEST_PROGRAM_S
+        )
+    except subprocess.TimeoutExpired as error:
+        said = (error.stdout or b"").decode(errors="replace")
+        return subprocess.CompletedProcess(command, 124, said, f"not done after {LONGEST_PROGRAM_S} s")
 
 
 # ---------------------------------------------------------------- the table
