@@ -314,3 +314,14 @@ def test_why_a_url_failed_is_remembered_until_it_does_not(crew, origin, worker) 
     assert crew.ended(crew.scan(url, rescan=True)).state == "done"
     assert crew.ask(known) is None
     assert len(origin.requests) == requests + 2
+
+
+def test_after_redis_was_emptied_the_worker_is_there_and_the_lost_scan_is_not(crew, origin, worker) -> None:
+    lost = crew.scan(origin.url("/stalls.jpg"))
+    running(crew, lost)
+    crew.redis.flushall()
+    assert crew.row(lost) is None
+    assert crew.ended(crew.scan(origin.url("/a.jpg"))).state == "done"
+    assert crew.row(lost) is None
+    assert until(lambda: crew.redis.smembers("rq:workers"))
+    assert worker.poll() is None

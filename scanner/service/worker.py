@@ -30,6 +30,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
+from rq.worker_registration import register
 
 from scanner.contract import QueueName
 from scanner.errors import TimedOut
@@ -103,6 +104,7 @@ class Worker(SimpleWorker):
             if time.monotonic() < self._told_s + _TELL_EVERY_S:
                 return
             self._told_s = time.monotonic()
+            register(self)  # again: a Redis that was emptied has no list of workers any more
         super().heartbeat(timeout, pipeline)
         self._stable.ready()
 
