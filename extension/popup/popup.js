@@ -51,7 +51,7 @@ function item(check, view) {
     dom.el('summary', {}, thumb(view),
       dom.el('span', { class: 'what' },
         dom.el('span', { class: 'line' }, draw.mark(view.state), view.headline),
-        dom.el('span', { class: 'where' }, dom.el('span', { class: 'source' }, view.detail), dom.el('span', {}, view.busy ? '' : ` · ${view.when}`)))),
+        dom.el('span', { class: 'where' }, dom.el('span', { class: 'source', dir: 'auto' }, view.detail), dom.el('span', {}, view.busy ? '' : ` · ${view.when}`)))),
     more(check, view),
   );
   return dom.el('li', { 'data-id': view.id }, details);
