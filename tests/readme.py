@@ -20,7 +20,10 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 ROBUST = ("flips", "shortcuts", "deletion")
 WIDTH = 100  # of --help, in characters
-COMMANDS = ("scan", "bulk", "serve", "worker", "engine", "token create", "doctor", "annotate")
+COMMANDS = (
+    *("scan", "bulk", "serve", "worker", "engine", "engines build", "token create", "doctor", "cache", "backup"),
+    *("restore", "verify", "annotate"),
+)
 
 
 def as_variable(value: object) -> str:
