@@ -36,7 +36,8 @@ def export(module: nn.Module, example: Tensor, profile: Profile) -> ExportedProg
     batch = Dim("batch", min=1, max=max(2, profile.most))
     with quietly():
         program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
-    hold_to(program.module(), module, example, sizes=range(1, len(example) + 1), limit=EXACT)
+    limit = max((ROUNDED[parameter.dtype] for parameter in module.parameters()), default=EXACT)
+    hold_to(program.module(), module, example, sizes=range(1, len(example) + 1), limit=limit)
     return program
 
 

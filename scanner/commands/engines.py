@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scanner.commands.exits import Exit, fail
-from scanner.logs import start_logging
 from scanner.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from scanner.detection.detector import Detector
+    from scanner.detection.engines import Crops
     from trt_engines.flavours import Flavour
-    from trt_engines.store import Store
+    from trt_engines.store import Entry, Store
 
 PRECISIONS = ("fp16", "bf16", "fp32", "fp8", "int8")
 EPILOG = """\
@@ -68,7 +70,6 @@ def run(given: argparse.Namespace) -> int:
     from scanner.detection.engines import engine_store
     from scanner.errors import BadWeights
 
-    start_logging("warning")
     settings = Settings.from_env(os.environ)
     try:
         detectors = [Detector.load(settings)]
@@ -118,15 +119,14 @@ def _chosen(able: "dict[str, Flavour]", given: argparse.Namespace) -> "Flavour |
 
 
 def _build_one(
-    given: argparse.Namespace, detector: "Detector", store: "Store", flavour: "Flavour", crops: object
+    given: argparse.Namespace, detector: "Detector", store: "Store", flavour: "Flavour", crops: "Crops | None"
 ) -> None:
     """Build for one model unless an engine fits already, and say how it came out."""
-    from scanner.detection.engines import Crops, network
+    from scanner.detection.engines import network
     from trt_engines.build import Wish, build
     from trt_engines.load import find
     from trt_engines.manifest import Profile, Wanted
 
-    assert crops is None or isinstance(crops, Crops)  # noqa: S101 - the type is not known before torch is
     model_id, device, profile = detector.info.model_id, detector.backend.device, Profile.parse(given.batch)
     wanted = Wanted(model_id=model_id, precision=given.precision, profile=profile)
     if not given.force:
@@ -163,7 +163,7 @@ def _list(given: argparse.Namespace, detectors: "list[Detector]", store: "Store"
     return Exit.OK
 
 
-def _states(detectors: "list[Detector]", store: "Store", able: "dict[str, Flavour]"):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _states(detectors: "list[Detector]", store: "Store", able: "dict[str, Flavour]") -> "Iterator[tuple[Entry, str]]":
     """Each engine, and "fits" or why not for the model that it is nearest to."""
     from trt_engines.load import state
     from trt_engines.manifest import Wanted
