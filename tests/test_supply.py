@@ -1,4 +1,4 @@
-"""What arrives is what was meant: hashed locks that agree with the pins, a wheel that is the same twice, safe weights."""
+"""What arrives is what was meant: hashed locks that agree with the pins, the same wheel twice, safe weights."""
 
 import ast
 import hashlib
