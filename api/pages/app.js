@@ -4,7 +4,7 @@
 import { byId, el } from '/assets/dom.js';
 import * as server from '/assets/server.js';
 import { stateOf, verdictCard } from '/assets/verdict.js';
-import { counted, HEADLINES, STEPS } from '/assets/words.js';
+import { counted, HEADLINES, sentence, STEPS } from '/assets/words.js';
 
 const [ask, form, url, file, problem, answer, live, login] =
   ['ask', 'form', 'url', 'file', 'problem', 'answer', 'live', 'login'].map(byId);
@@ -82,8 +82,7 @@ function complain(words) {
 function wordsFor(error) {
   if (!(error instanceof server.Refused)) return `This page failed: ${error.message}`;
   if (error.code === 'invalid') return 'That is not an address of the web. It begins with https:// or http://.';
-  const words = error.message.charAt(0).toUpperCase() + error.message.slice(1);
-  return /[.?!]$/.test(words) ? words : `${words}.`;
+  return sentence(error.message);
 }
 
 // ---------------------------------------------------------------- showing

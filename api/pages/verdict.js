@@ -3,7 +3,7 @@
 
 import { el, svg } from '/assets/dom.js';
 import { describe, gauge, mark, timeline } from '/assets/draw.js';
-import { ago, bytes, clock, duration, faceWords, HEADLINES, labelOf, moment } from '/assets/words.js';
+import { ago, bytes, clock, duration, faceWords, HEADLINES, labelOf, moment, sentence } from '/assets/words.js';
 
 const MARGIN = 0.22; // shown around a face, of its size
 const MOST_FACES = 12;
@@ -32,7 +32,7 @@ export function verdictCard(scan, pictures, acts) {
 function failed(failure) {
   const later = failure.retryable ? 'The same ask may succeed later.' : 'Trying again without a change will not help.';
   return [
-    el('p', { class: 'reason' }, failure.message),
+    el('p', { class: 'reason' }, sentence(failure.message)),
     el('p', { class: 'soft' }, 'Error code ', el('code', {}, failure.code), `. ${later} No score was given: a failure is never a verdict.`),
   ];
 }

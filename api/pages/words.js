@@ -62,6 +62,9 @@ export const bytes = (count) => (count >= 1e6 ? `${(count / 1e6).toFixed(1)} MB`
 /** @param {number} seconds */
 export const duration = (seconds) => (seconds >= 1 ? `${seconds.toFixed(1)} s` : `${Math.round(1000 * seconds)} ms`);
 
+/** The server's words as a sentence. @param {string} words */
+export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1) + (/[.?!]$/.test(words) ? '' : '.');
+
 /** How long ago, roughly. @param {number} seconds */
 export function ago(seconds) {
   const units = /** @type {const} */ ([['day', 86400], ['hour', 3600], ['minute', 60]]);

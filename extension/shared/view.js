@@ -1,7 +1,7 @@
 // @ts-check
 // A check in, everything that is shown of it out, in words. Pure: badge, panel and popup draw it and decide nothing.
 
-import { ago, clock, counted, labelOf, moment, number, shortAddress } from './words.js';
+import { ago, clock, counted, labelOf, moment, number, sentence, shortAddress } from './words.js';
 
 /** @typedef {import('./types.js').Check} Check */
 /** @typedef {import('./types.js').Verdict} Verdict */
@@ -94,11 +94,11 @@ function sourceWords(check, say) {
 }
 
 /** @param {import('./types.js').Failure} failure @param {Say} say */
-const failureWords = (failure, say) => (TOLD.has(failure.code) ? say(`failure_${failure.code}`) : failure.message);
+const failureWords = (failure, say) => (TOLD.has(failure.code) ? say(`failure_${failure.code}`) : sentence(failure.message));
 
 /** @param {{ code: string, message: string }} trouble @param {Check} check @param {Say} say */
 const troubleWords = (trouble, check, say) =>
-  ADVISED.has(trouble.code) ? say(`trouble_${trouble.code}`, [new URL(check.server).host]) : trouble.message;
+  ADVISED.has(trouble.code) ? say(`trouble_${trouble.code}`, [new URL(check.server).host]) : sentence(trouble.message);
 
 /** @param {Check} check @param {Say} say */
 function notes(check, say) {

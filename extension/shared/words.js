@@ -33,6 +33,9 @@ export function labelOf(score, verdict) {
   return lower <= verdict.thresholds.authentic ? 'authentic' : 'inconclusive';
 }
 
+/** The server's words as a sentence. @param {string} words */
+export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1) + (/[.?!]$/.test(words) ? '' : '.');
+
 /** How long ago, roughly. @param {number} seconds @param {Say} say */
 export function ago(seconds, say) {
   const units = /** @type {const} */ ([['days', 86400], ['hours', 3600], ['minutes', 60]]);
