@@ -180,16 +180,16 @@ async def _finished(http: aiohttp.ClientSession, batch: str) -> None:
 
 def places(house: House, tokens: list[bytes]) -> Iterator[tuple[str, bytes]]:
     """Every text that anything has written, with a name that says where: metrics, Redis, files, command lines."""
-    client = redis.Redis.from_url(house.crew.url)
     token, _ = asyncio.run(_admin(house.crew.url))
     tokens.append(token.encode())
     asked = urllib.request.Request(f"{house.url}/metrics", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(asked, timeout=60) as answer:
         yield "metrics", answer.read()
-    for key in client.scan_iter(count=1_000):
-        name = _ID.sub("*", key.decode("utf-8", "replace"))
-        yield f"redis key {name}", key
-        yield from ((f"redis {name}{inner}"[:80], text) for inner, text in _values(client, key))
+    with redis.Redis.from_url(house.crew.url) as client:
+        for key in client.scan_iter(count=1_000):
+            name = _ID.sub("*", key.decode("utf-8", "replace"))
+            yield f"redis key {name}", key
+            yield from ((f"redis {name}{inner}"[:80], text) for inner, text in _values(client, key))
     for path in house.folder.rglob("*"):
         where = path.relative_to(house.folder).as_posix()
         yield "file name", os.fsencode(where)

@@ -16,9 +16,16 @@ from scanner.fetching import page
 from scanner.fetching.fetch import fetch
 from scanner.settings import Settings
 
-FEW = {"jail": 12, "picture": 40, "video": 40, "proxy": 60, "list": 60}
+FEW = {"jail": 4, "picture": 40, "video": 40, "proxy": 40, "list": 30, "cache": 60}
 USUAL = 300
 FOUND = [(path.parent.name, path) for path in sorted(fuzzing.FOUND.rglob("*")) if path.is_file()]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def released():
+    yield
+    fuzz_targets.prison().close()
+    fuzz_targets.prison.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -48,10 +48,10 @@ def test_an_upload_is_deleted_after_its_scan_and_what_expired_in_redis_leaves_th
     os.utime(upload, (time.time() - 700,) * 2)
     client.delete("laescan:rewritten", *client.scan_iter("laescan:*"))  # as if a week had passed
     Reconciler(client, settings)._forget_media()
+    client.close()
     assert not upload.exists()
     kept = house.folder / "redis"
     crew.until(lambda: not any(markers.MARK in path.read_bytes() for path in kept.rglob("*") if path.is_file()))
-    client.close()
 
 
 @pytest.mark.parametrize(
