@@ -22,6 +22,7 @@ from scanner.detection.checkpoint import load_checkpoint
 from scanner.detection.detector import Backend, Detector
 from scanner.detection.engines import Builder, Crops, attach, guard_crops, report
 from scanner.settings import Settings
+from trt_engines import bench
 from trt_engines import build as building
 from trt_engines.build import Wish, auc, build, held
 from trt_engines.errors import BuildFailed, NoCompiler, Unfit
@@ -129,6 +130,13 @@ def test_an_engine_that_orders_them_otherwise_is_not_taken():
         held(network, inverted, Wish("fp32", networks.PROFILE, "cpu", limits=(1.0, 0.002)))
 
 
+def test_an_engine_is_timed_in_batches_that_it_takes():
+    assert bench.sizes_of(Profile(1, 4, 8)) == (1, 4)
+    assert bench.sizes_of(Profile(1, 64, 256)) == (1, 16, 64, 256)
+    (timing,) = bench.timings(networks.module(), networks.crops(3), [8], budget_s=0.0)
+    assert timing.batch == 8  # crops repeat until it is full
+
+
 def test_auc_counts_ties_half():
     scores, forged = np.array([0.1, 0.5, 0.5, 0.9]), np.array([False, False, True, True])
     assert auc(scores, forged) == pytest.approx(3.5 / 4)
@@ -156,7 +164,7 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
             raise BuildFailed(msg)
 
     graph = Graph(networks.program(), None, networks.crops(3), networks.PROFILE)
-    monkeypatch.setattr(building, "_graph", lambda *_: graph)  # which takes the test's time
+    monkeypatch.setattr(building, "graph_of", lambda *_: graph)  # which takes the test's time
     made = Store(tmp_path / "engines")
     with made.locked(), pytest.raises(BuildFailed, match="workspace"):
         build(networks.network(), WISH, Refusing(), made)

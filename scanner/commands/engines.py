@@ -186,14 +186,15 @@ def _bench(_given: argparse.Namespace, detectors: "list[Detector]", store: "Stor
     crops = torch.from_numpy(guard_crops())
     for detector in detectors:
         device, wanted = detector.backend.device, Wanted(model_id=detector.info.model_id)
-        sizes = (1, 16, 64, 256) if device == "cuda" else (1, 4, 8, 16)
-        runs = {f"torch on {device}, {detector.info.precision}": detector.plain_run}
+        sizes: tuple[int, ...] = (1, 16, 64, 256) if device == "cuda" else (1, 4, 8, 16)
+        runs = {f"torch on {device}, {detector.info.precision}": (detector.plain_run, sizes)}
         for entry, state in _states([detector], store, able):
             if state == "fits":
                 loaded = load(store, entry, wanted, able, device)
-                runs[f"{loaded.manifest.flavour}, {loaded.manifest.precision}"] = loaded.run
-        for name, one in runs.items():
-            for timing in bench.timings(one, crops.to(device), sizes):
+                about = loaded.manifest
+                runs[f"{about.flavour}, {about.precision}"] = loaded.run, bench.sizes_of(about.profile)
+        for name, (one, of_it) in runs.items():
+            for timing in bench.timings(one, crops.to(device), of_it):
                 row = f"{timing.p50_ms:9.3f} ms, p99 {timing.p99_ms:9.3f} ms, {timing.crops_per_s:12,.0f} crops/s"
                 print(f"{detector.info.model_id}  {name:32} batch {timing.batch:4}: {row}")
     return Exit.OK
@@ -212,7 +213,8 @@ def _prune(given: argparse.Namespace, detectors: "list[Detector]", store: "Store
                 kind = (about.model_id, about.flavour, about.precision) if about else ("", "", "")
                 if given.all or state != "fits" or kind in kept:
                     freed_bytes += store.remove(entry)
-                    print(f"removed {entry.path.stem}: {'replaced' if state == 'fits' else state}")
+                    why = state if state != "fits" else "as asked" if given.all else "replaced"
+                    print(f"removed {entry.path.stem}: {why}")
                 else:
                     kept.add(kind)
             for file in store.orphans():
