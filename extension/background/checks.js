@@ -20,13 +20,20 @@ export async function save(check) {
   await chrome.storage.local.set({ [PREFIX + check.id]: check });
 }
 
-/** Change what is stored; null when the history has dropped it. @param {string} id @param {Partial<Check>} changes */
-export async function update(id, changes) {
-  const check = await load(id);
-  if (!check) return null;
-  const changed = { ...check, ...changes };
-  await save(changed);
-  return changed;
+/** The last change under way: each reads what the one before has written. @type {Promise<unknown>} */
+let last = Promise.resolve();
+
+/** Change what is stored; null when the history has dropped it. @param {string} id @param {Partial<Check>} changes @returns {Promise<Check | null>} */
+export function update(id, changes) {
+  const done = last.then(async () => {
+    const check = await load(id);
+    if (!check) return null;
+    const changed = { ...check, ...changes };
+    await save(changed);
+    return changed;
+  });
+  last = done.catch(() => null);
+  return done;
 }
 
 /** All, newest first. @returns {Promise<Check[]>} */
