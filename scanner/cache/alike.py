@@ -8,10 +8,11 @@ Limits chosen on 70 training pictures (350 strong re-encodings, 1,170 forgeries 
 the worst window stands out from the median one separates best. The least forgery stands out by 2.6 grey levels (RMS),
 99 % of JPEG 30 and WebP 40 by less than 2.4; a plain maximum that takes no forgery loses 27 % of these copies.
 
-Of 290 other pictures 2.25 let 2 of 4,080 forgeries pass, both faint changes of a feature's colour or smoothness; a wrong
-verdict costs more than a scan, hence 1.9. That took 14 % of the copies, most of them resized: ways to resize differ by
-how sharp they are, so that is taken out first. Seen on 90 training pictures, then measured on 142 others with forgeries
-drawn anew: 93.7 % of 1,278 copies of nine kinds pass (85.7 % without), and 0 of 1,623 forgeries, the least at 1.2.
+Of 290 other pictures 2.25 let 2 of 4,080 forgeries pass, both faint changes of a feature's colour or smoothness; a
+wrong verdict costs more than a scan, hence 1.9. That took 14 % of the copies, most of them resized: ways to resize
+differ by how sharp they are, so that is taken out first. Seen on 90 training pictures, then measured on 142 others with
+forgeries drawn anew: 93.7 % of 1,278 copies of nine kinds pass (85.7 % without), and 0 of 1,623 forgeries, the least at
+1.2.
 Therefore what passes is inherited provisionally, never "authentic" unless asked for, and scanned afterwards by sample.
 """
 
