@@ -130,6 +130,12 @@ def test_a_proxy_that_is_the_only_door_stands_for_the_namespace_and_is_named(for
     require_walls(Settings(egress_proxy=DOOR))
 
 
+def test_a_service_starts_without_walls_only_where_somebody_says_so(forbidden):
+    with pytest.raises(errors.NoJail, match="LAESCAN_REQUIRE_JAIL=false"):
+        require_walls(Settings())
+    require_walls(Settings(require_jail=False))
+
+
 def test_a_child_that_does_not_start_says_why(monkeypatch):
     monkeypatch.setattr(page, "_LAUNCH", "import nowhere")
     with pytest.raises(errors.NoJail, match="nowhere"):

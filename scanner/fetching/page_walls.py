@@ -82,6 +82,13 @@ async def _attempts(folder: Path, canary_port: int) -> tuple[dict[str, bool], di
 
 
 def require_walls(settings: Settings) -> None:
-    """Raise NoJail where no service may start: neither namespaces, nor a proxy that is said to be the only door."""
-    if not settings.egress_proxy:
-        refuse_without_walls(asyncio.run(try_walls(settings)).walls, settings)
+    """Raise NoJail where no service may start: neither namespaces, nor a proxy that is said to be the only door.
+
+    `require_jail=False` lets it start all the same; pages are refused one by one then, pictures and videos are not.
+    """
+    if settings.require_jail and not settings.egress_proxy:
+        try:
+            refuse_without_walls(asyncio.run(try_walls(settings)).walls, settings)
+        except NoJail as error:
+            msg = f"{error}; with LAESCAN_REQUIRE_JAIL=false the service starts, and refuses pages only"
+            raise NoJail(msg) from error
