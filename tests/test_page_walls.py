@@ -156,7 +156,7 @@ def test_with_neither_a_page_is_refused_and_a_picture_is_not(forbidden, tmp_path
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
 def test_with_neither_no_service_starts(tmp_path, command):
-    environ = {**os.environ, "LAESCAN_STATE": str(tmp_path), "LAESCAN_REQUIRE_JAIL": "false"}
+    environ = {**os.environ, "LAESCAN_STATE": str(tmp_path)}
     words = [sys.executable, str(FORBIDDING), sys.executable, "-m", "scanner.cli", command]
     done = subprocess.run(words, env=environ, cwd=FORBIDDING.parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 2
