@@ -31,7 +31,7 @@ demo: setup ## scan the example pictures, write a report and open it where there
 test: export OMP_WAIT_POLICY := PASSIVE
 test: export GOMP_SPINCOUNT := 0
 test: check ## every check and every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## format, lint, types, who may import whom
 	@$(BIN)/ruff format --check .

@@ -94,14 +94,16 @@ def _random(target: str, seconds: float, seed: int, folder: Path) -> None:
 
     one, tried, end = fuzz_targets.TARGETS[target], 0, time.monotonic() + seconds
     place = folder / "crash-random"
-    for data in mutations(one.seeds(), seed):
-        if time.monotonic() > end:
-            break
-        place.write_bytes(data)  # before it is tried: what kills the process cannot be asked
-        faulthandler.dump_traceback_later(HANG_S, exit=True)
-        one.check(data)
-        tried += 1
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        for data in mutations(one.seeds(), seed):
+            if time.monotonic() > end:
+                break
+            place.write_bytes(data)  # before it is tried: what kills the process cannot be asked
+            faulthandler.dump_traceback_later(HANG_S, exit=True)
+            one.check(data)
+            tried += 1
+    finally:  # also when a check failed: else the timer ends whoever called us, 25 s later and without a word
+        faulthandler.cancel_dump_traceback_later()
     place.unlink(missing_ok=True)
     sys.stderr.write(f"stat::number_of_executed_units: {tried}\n")
 
