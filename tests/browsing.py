@@ -158,6 +158,10 @@ class Inside:
     def text(self, selector: str) -> str:
         return str(self.run(f"host.shadow.querySelector({selector!r})?.innerText ?? ''"))
 
+    def expect_words(self, words: str, *, within: str = ".notes") -> None:
+        """Wait for these words: the badge has its answer before the panel tells it."""
+        self.until(f"host.shadow.querySelector({within!r})?.innerText.includes({json.dumps(words)})")
+
     def click(self, selector: str, words: str = "") -> None:
         """A real click into the middle of the last such element (that says these words)."""
         found = f"[...host.shadow.querySelectorAll({selector!r})].filter((e) => e.innerText.includes({words!r})).at(-1)"

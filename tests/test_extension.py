@@ -140,7 +140,7 @@ def test_the_second_click_is_answered_from_memory_at_once(browser, page):
     inside.until("host.shadow.querySelectorAll('.reach').length === 1")
     inside.expect("manipulated")
     inside.click(".badge")
-    assert "already checked" in inside.text(".panel")
+    inside.expect_words("already checked", within=".panel")
     check = newest(browser)
     assert check["outcome"]["verdict"]["cache"]["kind"] == "exact"
 
@@ -282,7 +282,7 @@ def test_a_player_that_hides_its_file_offers_the_page_then_the_frame(browser, si
     inside = browser.choose(page, mediaType="video", srcUrl=page.eval_on_selector("video", "e => e.currentSrc"))
     inside.expect("failed")  # yt-dlp finds nothing on that page
     inside.click(".badge")
-    assert "the page itself was checked" in inside.text(".notes")
+    inside.expect_words("the page itself was checked")
     inside.click(".consent button", "Send once")
     inside.answer(*JUDGED)
     assert newest(browser)["sent"] == "bytes", "a blob: of the page's own can be read whole"
@@ -427,7 +427,7 @@ def test_a_frame_of_another_site_has_its_answer_on_the_frame(browser, site, serv
     assert frame[0] < badge[0] < frame[2]
     assert frame[1] < badge[1] < frame[3]
     inside.click(".badge")
-    assert "another cut" in inside.text(".panel"), "the picture in the frame cannot be drawn on"
+    inside.expect_words("another cut", within=".panel")  # the picture in the frame cannot be drawn on
     assert newest(browser)["source"]["held"] is False
     page.close()
 
@@ -445,7 +445,7 @@ def test_what_only_the_screen_shows_is_judged_as_such(browser, site, clip):
     inside.click(".consent button", "Send once")
     inside.answer(*JUDGED)
     assert newest(browser)["sent"] == "screen", "another site's frames may not be read, only seen"
-    assert "What the screen showed was judged" in inside.text(".notes")
+    inside.expect_words("What the screen showed was judged")
     page.close()
 
 
@@ -461,7 +461,7 @@ def test_of_a_stream_without_a_file_the_frame_is_judged_and_that_is_said(browser
     inside.click(".consent button", "Send once")
     inside.answer(*JUDGED)
     assert newest(browser)["sent"] == "frame"
-    assert "Only the frame that the player showed was judged" in inside.text(".notes")
+    inside.expect_words("Only the frame that the player showed was judged")
     page.close()
 
 
