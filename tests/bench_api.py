@@ -149,6 +149,7 @@ async def compare(name, api, no_op, paths, seconds, headers=""):
         f"({min(ratios):.2f} to {max(ratios):.2f}); p50 {p50:.2f} / {base_p50:.2f} ms; "
         f"p99 {p99:.2f} / {base_p99:.2f} ms = {p99 / base_p99:.2f}"
     )
+    show(f"{name}: answers / no-op", ratios, 0.6)
 
 
 async def costed(served, costs, paths, seconds, headers=""):
@@ -183,6 +184,14 @@ async def batch_rate(api, seconds):
         f"batch lookup, 1,000 keys: {statistics.median(rates):,.0f} keys/s (best {max(rates):,.0f}); "
         f"{per_cpu_s:,.0f} keys per second of the API's CPU"
     )
+    show("batch lookup, keys per second", rates, 50_000)
+
+
+def show(name, values, target):
+    """A figure, in the form that figures.py reads."""
+    middle = statistics.median(values)
+    verdict = "reached" if middle >= target else "MISSED"
+    print(f"{name:40}  {middle:,.2f}  ({min(values):,.2f} to {max(values):,.2f}; target {target}: {verdict})")
 
 
 def resident_mb(pid):

@@ -6,6 +6,7 @@ import io
 import json
 import stat
 import tarfile
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +29,13 @@ from scanner.settings import Settings
 
 UPLOAD = b"an upload that waits"
 NAME = hashlib.sha256(UPLOAD).hexdigest()
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder with a short name: a restored Redis has its socket deep inside, and those end at 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="b-") as folder:
+        yield Path(folder)
 
 
 def settings_in(folder):
