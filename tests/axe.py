@@ -4,7 +4,10 @@ from browsing import EXTENSION, Inside
 from playwright.sync_api import Page
 
 AXE = EXTENSION / "node_modules" / "axe-core" / "axe.min.js"
-ASK = """axe.run(%s, { resultTypes: ['violations'] }).then(({ violations }) => violations
+# What still fades in has the contrast of that moment, not its own: whatever ends is waited for.
+ASK = """Promise.allSettled(%s.getAnimations()
+  .filter((one) => Number.isFinite(one.effect.getComputedTiming().endTime)).map((one) => one.finished))
+  .then(() => axe.run(%s, { resultTypes: ['violations'] })).then(({ violations }) => violations
   .filter(({ impact }) => impact === 'serious' || impact === 'critical')
   .flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => `${id}: ${target}: ${failureSummary}`)))"""
 
@@ -12,7 +15,7 @@ ASK = """axe.run(%s, { resultTypes: ['violations'] }).then(({ violations }) => v
 def findings(page: Page) -> list[str]:
     """Serious and critical findings of a page."""
     page.evaluate(AXE.read_text(encoding="utf-8") + "; null")
-    return page.evaluate(ASK % "document")
+    return page.evaluate(ASK % ("document", "document"))
 
 
 def findings_inside(inside: Inside) -> list[str]:
@@ -21,4 +24,4 @@ def findings_inside(inside: Inside) -> list[str]:
     inside.run(
         "Object.defineProperty(host.shadow.host, 'shadowRoot', { value: host.shadow, configurable: true }); null"
     )
-    return inside.run(ASK % "host.shadow.host")
+    return inside.run(ASK % ("host.shadow", "host.shadow.host"))
