@@ -203,6 +203,43 @@ def test_a_service_that_will_never_take_it_ends_the_run(tmp_path, status, words)
         asyncio.run(asyncio.wait_for(test(), 60))
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("verdict.media.size_bytes", 2**64, "larger than any"),
+        ("verdict.media.width", -1, "larger than any"),
+        ("verdict.media.sha256", "no digest", "SHA-256"),
+        ("verdict.score", 7.0, "score of 7.0"),
+        ("verdict", None, "neither a verdict nor a failure"),
+    ],
+)
+def test_what_no_row_can_hold_ends_the_run_in_words_and_the_rows_before_are_kept(tmp_path, path, value, words):
+    """SQLite, Parquet and MessagePack end at 2^63, a histogram at 1."""
+
+    class Lying(Moody):
+        async def results(self, request):
+            rows = [{"position": at, "state": "done"} for at in range(2)]
+            for row, url in zip(rows, self.batches[request.match_info["id"]], strict=True):
+                row["outcome"] = msgspec.to_builtins(outcome(url))
+            *parts, last = path.split(".")
+            liar = rows[1]["outcome"]
+            for part in parts:
+                liar = liar[part]
+            liar[last] = value
+            return web.Response(text="".join(json.dumps(row) + "\n" for row in rows))
+
+    async def test():
+        runner, url = await Lying().serve()
+        try:
+            await run(plan(tmp_path, [f"https://example.org/{n}.jpg" for n in range(2)], url), Settings())
+        finally:
+            await runner.cleanup()
+
+    with pytest.raises(ElsewhereError, match=words):
+        asyncio.run(asyncio.wait_for(test(), 60))
+    assert list(rows_of(tmp_path / "out.jsonl")) == [1]
+
+
 def test_on_the_command_line(tmp_path, capsys):
     made = plan(tmp_path, ["https://example.org/1.jpg"], "")
     (tmp_path / "token").write_text("lae_x\n")

@@ -8,6 +8,7 @@ holds the list must know of each only whether to mend the batch, to wait, or to 
 import hashlib
 import logging
 import math
+import re
 from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -26,6 +27,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 LONGEST_ASKED_S: Final = 3_600.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
 _LINE_BYTES: Final = 4 * 2**20  # a verdict on 16 frames with 32 faces in each has about 0.2 MB
+_TOO_MUCH: Final = 2**63  # for SQLite, Parquet and MessagePack
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 _WRONG_DOOR: Final = {
     401: "it wants a token: write one that `laescan token create --scope bulk` made into a file, give --token-file",
     403: "the token may not submit batches: it needs the scope `bulk`",
@@ -127,7 +130,7 @@ class Service:
                     raise BatchGoneError(batch)
                 await self._check(answer)
                 while line := await answer.content.readline():
-                    yield decoder.decode(line)
+                    yield _whole(decoder.decode(line))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _away(error) from error
         except (msgspec.MsgspecError, ValueError) as error:
@@ -157,6 +160,28 @@ class Service:
 
     def _nonsense(self, error: Exception) -> ElsewhereError:
         return ElsewhereError(f"{self.url} answers what this version of laescan does not understand: {error}")
+
+
+def _whole(row: Row) -> Row:
+    """The row, if it is one that can be kept; raises ValueError. Types are checked before, what they may hold is here."""
+    outcome = row.outcome
+    if outcome is None:
+        return row
+    if (outcome.verdict is None) == (outcome.failure is None):
+        msg = f"row {row.position} has neither a verdict nor a failure, or both"
+        raise ValueError(msg)
+    if outcome.verdict is not None:
+        score, media = outcome.verdict.score, outcome.verdict.media
+        if score is not None and not 0 <= score <= 1:
+            msg = f"row {row.position} has a score of {score}"
+            raise ValueError(msg)
+        if not all(0 <= number < _TOO_MUCH for number in (media.size_bytes, media.width, media.height)):
+            msg = f"row {row.position} has a medium larger than any"
+            raise ValueError(msg)
+        if not _SHA256.fullmatch(media.sha256):
+            msg = f"row {row.position} has a SHA-256 that is none"
+            raise ValueError(msg)
+    return row
 
 
 def _checked(text: str) -> URL:
