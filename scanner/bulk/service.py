@@ -163,7 +163,7 @@ class Service:
 
 
 def _whole(row: Row) -> Row:
-    """The row, if it is one that can be kept; raises ValueError. Types are checked before, what they may hold is here."""
+    """The row, if it is one that can be kept; raises ValueError. Types were checked, here is what they may hold."""
     outcome = row.outcome
     if outcome is None:
         return row
