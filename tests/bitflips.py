@@ -1,19 +1,22 @@
-"""Whole media with a few bits flipped, through the whole pipeline: `python tests/bitflips.py [--count N] [--seed N]`.
+"""Media with a few bits flipped, through the whole pipeline: `python tests/bitflips.py [--count N] [--book FILE]`.
 
 fetch -> recall -> jailed decode -> recall -> detect, score, judge -> remember -> draw, with the shipped model and a
 real Redis. Out: how many ended how, the slowest, and `bitflips, cases, failures`; exit code 1 when one failed.
 A failure is a bug of ours (code `internal`, an uncoded error in the jail, drawings that cannot be made), a hang past
 the deadline, or something left behind. A decoder that crashes in its jail is an outcome, and counted by its signal.
+With `--book FILE` each slice of 250 is a line there, and a next run goes on after the last one.
 """
 
 import argparse
 import asyncio
+import itertools
+import json
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from scanner.settings import Settings
 MEDIA = Path(__file__).parent / "media"
 SETTINGS = Settings(decode_timeout_s=15.0, max_image_pixels=4_000_000, max_decoded_bytes=60_000_000)
 SLACK_S = 2.0
+SLICE = 250
 
 
 def whole() -> list[tuple[str, bytes]]:
@@ -64,10 +68,17 @@ def flipped(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
 class Tally:
     """What became of them."""
 
-    def __init__(self) -> None:
-        self.codes: Counter[str] = Counter()
-        self.failures: list[str] = []
-        self.slowest_s = 0.0
+    def __init__(
+        self, codes: Mapping[str, int] | None = None, failures: Iterable[str] = (), slowest_s: float = 0.0
+    ) -> None:
+        self.codes: Counter[str] = Counter(codes)
+        self.failures = list(failures)
+        self.slowest_s = slowest_s
+
+    def add(self, other: "Tally") -> None:
+        self.codes += other.codes
+        self.failures += other.failures
+        self.slowest_s = max(self.slowest_s, other.slowest_s)
 
     def count(self, name: str, result: ScanResult, seconds: float) -> None:
         outcome = result.outcome
@@ -93,7 +104,7 @@ async def remembering(folder: Path, model: Model) -> AsyncIterator[Recall]:
             yield Recall(client, SETTINGS, model_id=model.info.model_id, tenant="t")
 
 
-async def scan_all(count: int, seed: int, folder: Path, model: Model | None = None) -> Tally:
+async def scan_all(damaged: Iterable[tuple[str, bytes]], folder: Path, model: Model | None = None) -> Tally:
     """Scan them, two at a time; `folder` is the system's folder for temporary files meanwhile."""
     tally, room = Tally(), asyncio.Semaphore(2)
     scratch = folder / "scratch"
@@ -117,7 +128,7 @@ async def scan_all(count: int, seed: int, folder: Path, model: Model | None = No
                         tally.failures.append(f"{name}: no drawings: {error!r}")
 
             async with asyncio.TaskGroup() as group:
-                for number, (name, data) in enumerate(flipped(count, seed)):
+                for number, (name, data) in enumerate(damaged):
                     while room.locked():  # noqa: ASYNC110 - not all of the bytes in memory at once
                         await asyncio.sleep(0.001)
                     group.create_task(one(number, name, data))
@@ -136,13 +147,34 @@ def _temporary(folder: Path) -> Iterator[None]:
         tempfile.tempdir = before
 
 
+def scan_slices(count: int, seed: int, book: Path | None, model: Model | None = None) -> Tally:
+    """All of them, a slice at a time; what the book has of this seed is not scanned again."""
+    text = book.read_text("utf-8") if book and book.exists() else ""
+    written = [json.loads(line) for line in text.splitlines()]
+    tally, done = Tally(), 0
+    for line in (line for line in written if line["seed"] == seed):
+        tally.add(Tally(line["codes"], line["failures"], line["slowest_s"]))
+        done = line["until"]
+    damaged = itertools.islice(flipped(count, seed), done, None)
+    while some := list(itertools.islice(damaged, SLICE)):
+        with tempfile.TemporaryDirectory() as folder:
+            found = asyncio.run(scan_all(some, Path(folder), model))
+        tally.add(found)
+        done += len(some)
+        if book:
+            with book.open("a", encoding="utf-8") as file:
+                json.dump({"seed": seed, "until": done, **vars(found)}, file)
+                file.write("\n")
+    return tally
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--book", type=Path, help="where slices that are done are noted, to go on after them")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        tally = asyncio.run(scan_all(given.count, given.seed, Path(folder)))
+    tally = scan_slices(given.count, given.seed, given.book)
     for code, count in tally.codes.most_common():
         print(f"# {count:6} {code}")
     print(f"# slowest {tally.slowest_s:.1f} s")
