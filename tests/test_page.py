@@ -197,7 +197,7 @@ def test_the_child_gets_no_environment_and_finds_no_programs(tmp_path, monkeypat
     ours, theirs = socket.socketpair()
 
     async def run():
-        child = await page._start(tmp_path, theirs, subprocess.DEVNULL)
+        child = await page._start(tmp_path, theirs)
         return (await child.communicate())[0]
 
     with ours, theirs:

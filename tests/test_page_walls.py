@@ -23,7 +23,7 @@ DOOR = "http://laescan:secret@127.0.0.1:9"
 LOOK_AROUND = """
 import ctypes, json, os, shutil, socket, stat, sys
 from scanner.fetching import extractor
-listener, walls = extractor.shut_in()
+_, listener, walls = extractor.shut_in()
 OTHERS = {"ffmpeg", "ffprobe", "curl", "wget", "aria2c", "rtmpdump", "sh", "bash"}
 found = {"walls": walls, "sockets": [], "programs": []}
 for folder, names, files in os.walk("/", onerror=lambda error: None):
@@ -59,6 +59,13 @@ found["tries"] = {
     "an abstract socket": attempt(lambda: socket.socket(socket.AF_UNIX).connect("\\0laescan-page-test")),
     "the service's own socket": attempt(lambda: socket.socket(socket.AF_UNIX).connect(outside + ".sock")),
     "the internet": attempt(lambda: socket.create_connection(("192.0.2.1", 80), timeout=1)),
+    "a link out of its folder": attempt(lambda: os.symlink(outside, "link")),
+    "a second name": attempt(lambda: os.link("copy", "second")),
+    "a pipe to wait on": attempt(lambda: os.mkfifo("pipe")),
+    "folders without end": attempt(lambda: os.mkdir("folder")),
+    "a folder that we could not empty": attempt(lambda: os.chmod(".", 0)),
+    "the same by an access list": attempt(lambda: os.setxattr(".", "user.x", b"")),
+    "live longer than we": attempt(lambda: extractor.kernel._prctl(1, 0)),
     "a datagram": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53))),
 }
 print(json.dumps(found))

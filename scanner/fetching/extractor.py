@@ -18,8 +18,10 @@ import signal
 import socket
 import struct
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from scanner.walls import kernel
@@ -150,9 +152,11 @@ class _Log:
 
 def main() -> None:
     """Isolate, say so, take a job, answer."""
+    sys.excepthook = _without_words
     control = socket.socket(fileno=CONTROL_FD)
-    listener, walls = shut_in()
-    socket.send_fds(control, [json.dumps(walls).encode()], [listener.fileno()] if listener else [])
+    handle, listener, walls = shut_in()
+    socket.send_fds(control, [json.dumps(walls).encode()], [handle, *([listener.fileno()] if listener else [])])
+    os.close(handle)
     with control.makefile("rb") as lines:
         job = json.loads(lines.readline(JOB_BYTES))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -161,6 +165,11 @@ def main() -> None:
     answer = probe(job) if "canary" in job else take(job, lambda step: print(json.dumps(step), file=answers))
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
+
+
+def _without_words(kind: type[BaseException], _error: BaseException, trace: TracebackType | None) -> None:
+    """Say where something unforeseen happened, not in which words: they may quote a URL, and our log is read."""
+    sys.stderr.write(f"{''.join(traceback.format_tb(trace))}{kind.__name__}\n")
 
 
 def take(job: Options, tell: Callable[[Options], object]) -> Options:
@@ -250,13 +259,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         todo += [info[1] if isinstance(info, tuple) else None, getattr(cause, "cause", None), cause.__cause__]
 
 
-def shut_in() -> tuple[socket.socket | None, dict[str, bool]]:
-    """Give up what a page must not get at, for good; out: our listener, and which walls stand around us.
+def shut_in() -> tuple[int, socket.socket | None, dict[str, bool]]:
+    """Give up what a page must not get at, for good; out: a handle of us, our listener, which walls stand around us.
 
+    We are the first process of our namespace, so whoever has the handle can kill all that is in it.
     A socket stays in the namespace that made it, so the parent can accept there and dial out from its own.
     No listener: the kernel forbids namespaces.
     """
     listener = _leave_network()
+    handle = os.pidfd_open(os.getpid())
     for name in _LOADED_EARLY:
         importlib.import_module(name)
     walls = {"network": listener is not None, "files": listener is not None and _leave_files()}
@@ -265,7 +276,7 @@ def shut_in() -> tuple[socket.socket | None, dict[str, bool]]:
     code = page_filter()
     if code is not None:
         kernel.filter_calls(code)
-    return listener, {**walls, "filter": code is not None}
+    return handle, listener, {**walls, "filter": code is not None}
 
 
 def _leave_network() -> socket.socket | None:

@@ -75,7 +75,7 @@ async def _attempts(folder: Path, canary_port: int) -> tuple[dict[str, bool], di
         assert child.process.stdout is not None  # noqa: S101 - asked for where it was started
         answer = json.loads(await child.process.stdout.readline() or b"{}")
     if not answer:
-        words = (work / "stderr").read_text("utf-8", "replace")[-500:].strip()
+        words = child.last_words[-500:].decode(errors="replace").strip()
         msg = f"the process that reads video pages does not start: {words or 'no word from it'}"
         raise NoJail(msg)
     return child.walls, answer

@@ -136,7 +136,11 @@ class FilteringProxy:
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve the client in a task of ours, so that leaving the context ends it."""
+        """Serve the client in a task of ours, so that leaving the context ends it; no more at once than in all."""
+        if len(self._tasks) >= self._budget.connections:  # each is a descriptor, and the scan needs some, too
+            self.exhausted.add("connections")
+            writer.transport.abort()
+            return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -76,11 +76,11 @@ def become_first() -> None:
     os.close(outer)
 
 
-def is_dead(handle: int) -> bool:
+def is_dead(handle: int, *, wait_ms: int = 0) -> bool:
     """Whether the process behind a pidfd is gone: asked after PR_SET_PDEATHSIG, which tells of later deaths only."""
     poll = select.poll()
     poll.register(handle, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(wait_ms))
 
 
 def new_root(place: bytes, *, readable: Iterable[str] = (), writable: Iterable[str] = ()) -> None:

@@ -82,8 +82,9 @@ _MMAP, _MPROTECT = (9, 222), (10, 226)  # allowed unless the pages are to be exe
 _CLONE, _PRLIMIT = (56, 220), (302, 261)  # a thread, never a process; of itself, never of another
 _FIRST_UNKNOWN = 424  # pidfd_send_signal (Linux 5.1), from where on all machines number alike
 
-# What no page may have done: other programs, other processes, other namespaces, the kernel's own machinery.
-_DENIED_TO_PAGES: dict[str, tuple[int, int]] = {
+# What no page may have done: other programs, other processes, other namespaces, the kernel's own machinery; and in its
+# folder anything but plain files of ours, since we have to look into it and to empty it.
+_DENIED_TO_PAGES: dict[str, tuple[int | None, int | None]] = {
     "execve": (59, 221),  # no ffmpeg, curl or aria2c, wherever one lies
     "execveat": (322, 281),
     "ptrace": (101, 117),
@@ -117,9 +118,26 @@ _DENIED_TO_PAGES: dict[str, tuple[int, int]] = {
     "finit_module": (313, 273),
     "kexec_load": (246, 104),
     "quotactl": (179, 60),
+    "mkdir": (83, None),
+    "mkdirat": (258, 34),  # folders in folders without end
+    "symlink": (88, None),
+    "symlinkat": (266, 36),
+    "link": (86, None),
+    "linkat": (265, 37),
+    "mknod": (133, None),
+    "mknodat": (259, 33),  # a pipe, on which a reader waits
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "setxattr": (188, 5),  # an access list is a chmod, too
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
     "clone3": (435, 435),  # takes its flags where no filter sees them; glibc falls back to clone
 }
-_SOCKET = (41, 198)
+_SOCKET, _PRCTL = (41, 198), (157, 167)
+_SET_PDEATHSIG = 1  # whoever unset it would outlive us
 _FAMILIES = (1, 2, 10)  # Unix, IPv4, IPv6: of a network namespace; not vsock, which is the machine's whatever namespace
 _NEW_SPACES = 0x7E020000  # CLONE_NEW*: of processes that clone() makes
 
@@ -176,9 +194,11 @@ def page_filter(machine: str | None = None) -> bytes | None:
     code = [_prologue(machine)]
     for name, numbers in _DENIED_TO_PAGES.items():
         refusal = errno.ENOSYS if name == "clone3" else errno.EPERM
-        code += [_op(_EQUAL, numbers[column], 0, 1), _op(_RETURN, _FAIL | refusal)]
+        if (number := numbers[column]) is not None:
+            code += [_op(_EQUAL, number, 0, 1), _op(_RETURN, _FAIL | refusal)]
     code += [
         _if_argument(_CLONE[column], 0, (_ANY_BIT, _NEW_SPACES), allow_on=False),
+        _if_argument(_PRCTL[column], 0, (_EQUAL, _SET_PDEATHSIG), allow_on=False),
         _op(_EQUAL, _SOCKET[column], 0, 2 + len(_FAMILIES)),
         _op(_LOAD, _ARGUMENTS),
         *(_op(_EQUAL, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)),
