@@ -31,7 +31,7 @@ from scanner.detection.survey import Survey
 from scanner.errors import Internal, NoRoom, RateLimited, ScanError
 from scanner.fetching.fetch import Fetched, fetch
 from scanner.fetching.web import Web
-from scanner.folders import is_full, scratch_folder
+from scanner.folders import Scratch, is_full, scratch_folder
 from scanner.memory import Memory
 from scanner.settings import Settings
 from scanner.verdict import EARLY_FRAMES, FrameInfo, ScoredFace, agree_strongly, judge
@@ -79,8 +79,8 @@ class Scanner:
     """The jail and the model, made ready once for any number of scans, also at once; a context manager.
 
     Without a `model` it loads its own; a given one stays the giver's to close. Entering raises BadWeights or NoJail.
-    For many scans at once: `web` is the HTTP client that they share, and only as many as there is `room` for are
-    decoded at the same time, so that pixels do not fill the memory.
+    For many scans at once: `web` is the HTTP client and `scratch` the folder on disk that they share, and only as many
+    as there is `room` for are decoded at the same time, so that pixels do not fill the memory.
     """
 
     def __init__(
@@ -91,8 +91,9 @@ class Scanner:
         memory: Memory | None = None,
         web: Web | None = None,
         room: asyncio.Semaphore | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
-        self.settings, self.web, self.room = settings, web, room
+        self.settings, self.web, self.room, self.scratch = settings, web, room, scratch
         self._given, self._memory = model, memory
         self._stack = contextlib.ExitStack()
 
@@ -126,7 +127,7 @@ class Scanner:
         """
         stages = _Stages(progress or (lambda _stage, _done: None))
         try:
-            with scratch_folder() as folder:
+            with self.scratch.folder() if self.scratch else scratch_folder() as folder:
                 work = _Work(
                     scanner=self,
                     stages=stages,

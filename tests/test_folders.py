@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.folders import scratch_folder, spool_folder, state_folder, sweep_scratch, sweep_spool
+from scanner.folders import Scratch, scratch_folder, spool_folder, state_folder, sweep_scratch, sweep_spool
 from scanner.settings import Settings
 
 HOLD = """
@@ -35,6 +35,24 @@ def test_a_scratch_folder_is_ours_alone_and_goes_with_its_block(scratch: Path) -
         assert folder.stat().st_mode & 0o077 == 0
         (folder / "x").write_bytes(b"x")
     assert list(scratch.iterdir()) == []
+
+
+def test_many_scans_share_a_scratch_folder_and_find_theirs_empty(scratch: Path) -> None:
+    with scratch_folder() as base:
+        shared = Scratch(base)
+        with shared.folder() as one, shared.folder() as other:
+            assert one != other
+            (one / "download").write_bytes(b"a stranger's")
+            (one / "link").symlink_to(other)
+            (other / "page").mkdir()
+        with shared.folder() as next_one, shared.folder() as fresh:
+            assert next_one == one
+            assert fresh != other
+            assert not [*next_one.iterdir(), *fresh.iterdir()]
+            next_one.rmdir()
+        with shared.folder() as after:
+            assert not list(after.iterdir())
+    assert not list(scratch.iterdir())
 
 
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_uses_is_not(scratch: Path) -> None:

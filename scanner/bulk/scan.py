@@ -22,6 +22,7 @@ from scanner.bulk.rows import Result, result_of
 from scanner.contract import Outcome
 from scanner.detection.model import Model
 from scanner.fetching.web import Web
+from scanner.folders import Scratch, scratch_folder
 from scanner.pipeline import Progress, Scanner
 from scanner.settings import Settings
 
@@ -42,7 +43,10 @@ async def scanning(settings: Settings, model: Model, memory: RunMemory, book: Le
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "laescan-bulk"))
     room = asyncio.Semaphore(2 * len(os.sched_getaffinity(0)) + 2)
     async with Web(settings) as web:
-        with Scanner(settings, model=model, memory=memory, web=web, room=room) as scanner:
+        with (
+            scratch_folder() as folder,
+            Scanner(settings, model=model, memory=memory, web=web, room=room, scratch=Scratch(folder)) as scanner,
+        ):
 
             async def scan(item: Item, progress: Progress) -> tuple[Outcome, Result]:
                 begun_s = time.monotonic()
