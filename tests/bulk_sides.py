@@ -32,6 +32,7 @@ SIDE_PX = 256
 SHARD = 1_000
 THREADS = 32
 BATCH = 8  # larger ones leave the cache: 2.3 times as dear (performance.md §3)
+DEVICE_S = 0.1
 SLOPE, MIDDLE = 2_000.0, 0.119  # random weights give 0.118 to 0.120: so spread, labels differ
 
 
@@ -97,7 +98,20 @@ class Bright(Meso):
         return [[seen(frame, frame[::8, ::8].mean())] for frame in frames]
 
 
-MODELS = {"meso": Meso, "bright": Bright}
+class Device(Bright):
+    """The same, after a device that looks at one picture at a time: what is measured then is not the cores."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = asyncio.Lock()
+
+    async def look(self, frames, *, urgent=False):
+        async with self.lock:
+            await asyncio.sleep(DEVICE_S)
+        return await super().look(frames, urgent=urgent)
+
+
+MODELS = {"meso": Meso, "bright": Bright, "device": Device}
 
 
 def seen(frame, raw):
@@ -131,14 +145,14 @@ def ours(source, out, *, model="meso", retries=3, queue=None, breaks=None, **set
     told(summary.rows, begun_s, judge and judge.last_s)
 
 
-def worker(redis_url):
+def worker(redis_url, model="meso"):
     import redis  # noqa: PLC0415
 
     from scanner.bulk.shard_worker import ShardWorker  # noqa: PLC0415
     from scanner.settings import Settings  # noqa: PLC0415
 
-    settings = Settings(allow_networks=(NETWORK,), redis_url=redis_url)
-    ShardWorker(redis.Redis.from_url(redis_url), settings, Meso()).work(logging_level=None)
+    settings = Settings(allow_networks=(NETWORK,), redis_url=redis_url, near_labels=())  # each picture is scanned
+    ShardWorker(redis.Redis.from_url(redis_url), settings, MODELS[model]()).work(logging_level=None)
 
 
 def download(source, folder):
