@@ -160,7 +160,7 @@ def test_it_waits_for_an_engine_that_starts(path):
 def test_a_look_without_an_answer_in_time_is_an_error_and_not_a_hang(path):
     async def scenario():
         async with running(FakeModel(), path):
-            client = await client_of(path, engine_timeout_s=0.3)
+            client = EngineClient(path, Settings(engine_timeout_s=0.3), await status_of(path))
         with pytest.raises(NoEngine, match=r"within 0.3 s"):
             await client.look([frame(3)])
 
