@@ -13,7 +13,7 @@ EXAMPLES = $(wildcard tests/media/*.jpg)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## install everything into .venv (Debian: also python3-venv and chromium, when root)
+setup: $(INSTALLED) ## install everything into .venv (Debian, when root: also python3-venv, and chromium on a screen for the tests)
 	@:
 
 $(INSTALLED): pyproject.toml constraints.txt .ci/setup

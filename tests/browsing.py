@@ -2,11 +2,13 @@
 
 What differs from a user's browser: Playwright cannot open a native menu, so a test dispatches the menu's event in the
 extension's worker; and as no real click has granted `activeTab`, the loaded copy has the right to all sites instead.
+Only on a `display` nothing differs: see test_right_click.
 """
 
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import threading
 import time
@@ -258,32 +260,44 @@ def browsing(folder: Path, *, dark: bool = False, language: str = "en") -> Itera
 
 
 @contextlib.contextmanager
-def launched(playwright: Playwright, folder: Path, *, dark: bool = False, language: str = "en") -> Iterator[Browser]:
-    """The same where Playwright runs already; a folder that was used before has its profile still."""
-    copy = folder / "extension"
-    if not copy.exists():
-        shutil.copytree(EXTENSION, copy, ignore=shutil.ignore_patterns("node_modules"))
-        manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
-        manifest["host_permissions"] = ["<all_urls>"]  # see above: in place of a click's activeTab
-        (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+def launched(
+    playwright: Playwright, folder: Path, *, dark: bool = False, language: str = "en", display: str = ""
+) -> Iterator[Browser]:
+    """The same where Playwright runs already; a folder that was used before has its profile still.
+
+    On an X display the window is shown, and the extension is the very one that is shipped.
+    """
     path = shutil.which("chromium")
     assert path, "no chromium on PATH: `make setup` as root, or apt-get install chromium"
+    extension = EXTENSION if display else _with_all_sites(folder / "extension")
     flags = [
         *FLAGS,
-        "--headless=new",
+        *(("--window-position=0,0", "--test-type") if display else ("--headless=new",)),  # no bar about --no-sandbox
         f"--lang={language}",
-        f"--disable-extensions-except={copy}",
-        f"--load-extension={copy}",
+        f"--disable-extensions-except={extension}",
+        f"--load-extension={extension}",
     ]
     context = playwright.chromium.launch_persistent_context(
         folder / "profile",
         executable_path=path,
         headless=False,  # Playwright's is the old mode, that knows no extensions; the flag is the new one
         args=flags,
-        viewport={"width": 1100, "height": 760},
-        color_scheme="dark" if dark else "light",
+        ignore_default_args=["--enable-automation"] if display else None,  # nor one about that
+        env={**os.environ, "DISPLAY": display},
+        viewport=None if display else {"width": 1100, "height": 760},
+        color_scheme=None if display else "dark" if dark else "light",
     )
     try:
         yield Browser(context, playwright)
     finally:
         context.close()
+
+
+def _with_all_sites(copy: Path) -> Path:
+    """A copy of the extension that needs no click's activeTab."""
+    if not copy.exists():
+        shutil.copytree(EXTENSION, copy, ignore=shutil.ignore_patterns("node_modules"))
+        manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+        manifest["host_permissions"] = ["<all_urls>"]
+        (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return copy

@@ -1,0 +1,66 @@
+"""A screen of our own (Xvfb) with a mouse and a keyboard (xdotool), for what a browser draws outside of its pages."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from PIL import Image, ImageGrab
+
+PATIENCE_S = 60.0
+TURN_S = 0.05
+
+
+class Desktop:
+    """One screen; positions are pixels from its upper left corner."""
+
+    def __init__(self, display: str) -> None:
+        self.display = display
+
+    def picture(self) -> Image.Image:
+        """What is on the screen now, without the pointer."""
+        return ImageGrab.grab(xdisplay=self.display).convert("RGB")
+
+    def move(self, x: float, y: float) -> None:
+        self._do("mousemove", round(x), round(y))
+
+    def click(self, button: int = 1) -> None:
+        """1 is the left button, 3 the right one."""
+        self._do("click", button)
+
+    def press(self, *keys: str) -> None:
+        self._do("key", *keys)
+
+    def windows(self) -> set[str]:
+        """The ids of all windows that are shown; an open menu is one."""
+        found = self._do("search", "--onlyvisible", "--name", ".*", check=False)
+        return set(found.split())
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for a condition."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < deadline, "nothing of that kind on the screen"
+            time.sleep(TURN_S)
+
+    def _do(self, *words: object, check: bool = True) -> str:
+        done = subprocess.run(
+            ["xdotool", *map(str, words)], check=check, env={"DISPLAY": self.display}, capture_output=True, text=True
+        )
+        return done.stdout
+
+
+@contextmanager
+def desktop(width: int, height: int) -> Iterator[Desktop]:
+    """A screen of this size, gone at the end; `make setup` installs what it needs."""
+    for program in ("Xvfb", "xdotool"):
+        assert shutil.which(program), f"no {program} on PATH: `make setup` as root, or apt-get install xvfb xdotool"
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        yield Desktop(f":{int(server.stdout.readline())}")
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
