@@ -9,6 +9,7 @@ import fuzz_targets
 import fuzzing
 import pytest
 from origin import ALLOWED, Origin
+from PIL import Image
 
 from scanner.decoding import jail as jail_module
 from scanner.errors import DecoderFailed, NoMedia
@@ -38,6 +39,13 @@ def test_no_promise_is_broken_by_seeds_and_mutations(target):
     check, seeds = fuzz_targets.TARGETS[target]
     for data in itertools.chain(seeds(), itertools.islice(fuzzing.mutations(seeds(), 7), FEW.get(target, USUAL))):
         check(data)
+
+
+def test_the_ceiling_of_one_picture_is_none_of_the_next_ones():
+    usual = Image.MAX_IMAGE_PIXELS
+    for one in fuzz_targets.pictures():
+        fuzz_targets.TARGETS["picture"].check(one)
+    assert usual == Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize(("target", "path"), FOUND, ids=lambda one: one.name if isinstance(one, Path) else one)

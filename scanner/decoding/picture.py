@@ -88,6 +88,7 @@ def decode(source: BinaryIO, payload: BinaryIO, options: dict[str, Any]) -> dict
     """
     wanted = msgspec.convert(options, Wanted)
     ceiling = -(-wanted.max_pixels // 2)  # Pillow only warns up to twice that, and then raises
+    usual = Image.MAX_IMAGE_PIXELS
     # Before we see the size, WebP allocates, and GIF fills a first frame that outgrows its canvas (320 bytes: 3 GB).
     Image.MAX_IMAGE_PIXELS = ceiling if wanted.format in {"webp", "gif"} else None
     notes: list[str] = []
@@ -109,6 +110,8 @@ def decode(source: BinaryIO, payload: BinaryIO, options: dict[str, Any]) -> dict
     except _BROKEN as error:
         msg = f"this {wanted.format} picture is truncated or corrupt ({error}); get another copy"
         raise BrokenMedia(msg) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = usual
     if extra := bytes_after_end(source, wanted.format):
         notes.append(f"{extra:,} bytes follow the end of the picture; they were not looked at")
     return to_answer(msgspec.structs.replace(sheet, warnings=tuple(dict.fromkeys(notes))))
