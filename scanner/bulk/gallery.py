@@ -9,7 +9,10 @@ drawings for n pictures in any order.
 
 import bisect
 import hashlib
+import heapq
 import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +38,7 @@ class Gallery:
     """Draws the surest forgeries as they come; one for a run."""
 
     def __init__(self, folder: Path, journal: Journal) -> None:
-        self._folder, self._ranks = folder, sorted(shown.rank for shown in journal.shown())
+        self._folder, self._ranks = folder, sorted(shown.rank for shown in journal.shown().values())
         self._lock = threading.Lock()
         self.drawn: list[tuple[bytes, Shown]] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,27 +63,97 @@ class Gallery:
             self.drawn.append((key_of(source), Shown(verdict.score, source, name)))
 
 
+@dataclass(frozen=True)
+class Surest:
+    """One of the sources to look at first; `shown` is null where its pixels were never at hand."""
+
+    row: int
+    score: float
+    state: str
+    headline: str
+    shown: Shown | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Sources whose scores lie from `low` up to the next bin's; `share` is of the fullest, `state` of its middle."""
+
+    low: float
+    count: int
+    share: float
+    state: str
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Bins, the thresholds where they are known, and how many sources have a score."""
+
+    bins: tuple[Bin, ...]
+    authentic: float | None
+    manipulated: float | None
+    count: int
+
+
 def write_report(folder: Path, journal: Journal, plan: "Plan", gallery: Gallery | None = None) -> Path:
     """Write the page; out: its path. The drawings of earlier runs over the same list are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for key, shown in gallery.drawn if gallery else ():
         for surplus in journal.show(key, shown, GALLERY):
             (folder / surplus).unlink(missing_ok=True)
-    tally = journal.tally()
-    scores = journal.scores(BINS)
-    labels = [(report.STATES[label], tally.get(label.value, 0), wording.HEADLINES[label]) for label in Label]
+    tally, rows = journal.tally(), journal.count_rows()
+    distribution, surest = _surveyed(journal, folder)
+    labels = [(state, tally.get(label.value, 0), wording.HEADLINES[label]) for label, state in report.STATES.items()]
     failures = sorted(((code, n) for code, n in tally.items() if code not in set(Label)), key=lambda row: -row[1])
     page = report.template("scanner.bulk", "gallery.html.j2").render(
-        source=plan.source,
+        source="standard input" if plan.source == "-" else plan.source,
         out=str(plan.out),
-        rows=journal.count_rows(),
+        rows=rows,
         labels=[row for row in labels if row[1]],
-        scores=[(at / BINS, count, count / max(1, *scores)) for at, count in enumerate(scores)],
-        gallery=journal.shown(),
         failures=failures,
+        failed=sum(count for _, count in failures),
+        distribution=distribution,
+        surest=surest,
         examples=journal.failures(FAILURES),
         number=wording.number,
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _surveyed(journal: Journal, folder: Path) -> tuple[Distribution, list[Surest]]:
+    """How the scores lie, and the highest of those that are no `authentic`."""
+    counts, marked = [0] * BINS, (Label.MANIPULATED, Label.INCONCLUSIVE)
+    found: list[tuple[float, bytes, Label]] = []
+    for key, one in journal.scored():
+        score = one.score or 0.0
+        counts[min(int(score * BINS), BINS - 1)] += 1
+        if one.label in marked:
+            push = heapq.heappush if len(found) < GALLERY else heapq.heappushpop
+            push(found, (score, key, Label(one.label)))
+    rows = journal.first_rows([key for _, key, _ in found])
+    drawn = {key: shown for key, shown in journal.shown().items() if (folder / shown.file).is_file()}
+    surest = [
+        Surest(rows[key], score, report.STATES[label], wording.HEADLINES[label], drawn.get(key))
+        for score, key, label in sorted(found, reverse=True)
+        if key in rows  # else the list has lost it
+    ]
+    authentic, manipulated = _thresholds(journal)
+    bins = tuple(
+        Bin(at / BINS, count, count / max(1, *counts), _state((at + 0.5) / BINS, authentic, manipulated))
+        for at, count in enumerate(counts)
+    )
+    return Distribution(bins, authentic, manipulated, sum(counts)), surest
+
+
+def _thresholds(journal: Journal) -> tuple[float, float] | tuple[None, None]:
+    """Those of the model that judged, where it was in this process's reach."""
+    words = (journal.fact("thresholds") or "").split()
+    return (float(words[0]), float(words[1])) if len(words) == 2 else (None, None)
+
+
+def _state(score: float, authentic: float | None, manipulated: float | None) -> str:
+    if authentic is None or manipulated is None:
+        return "any"
+    return "manipulated" if score >= manipulated else "authentic" if score <= authentic else "inconclusive"

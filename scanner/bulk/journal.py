@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -22,8 +22,10 @@ from typing import Final, Self
 import msgspec
 
 from scanner.bulk.rows import OutputError, Result
+from scanner.contract import Label
 
 SCHEMA: Final = "2"  # 1 had no column `regions`
+_LABELS: Final = tuple(label.value for label in Label)
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, code TEXT, result BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS media (sha256 BLOB PRIMARY KEY, key BLOB) WITHOUT ROWID;
@@ -48,6 +50,13 @@ class Shown:
     rank: float
     source: str
     file: str
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """What a histogram needs of a result."""
+
+    label: str | None = None
+    score: float | None = None
 
 
 class Journal:
@@ -135,14 +144,19 @@ class Journal:
         """Every label and code that a result has."""
         return [str(code) for (code,) in self._db.execute("SELECT DISTINCT code FROM results")]
 
-    def scores(self, bins: int) -> list[int]:
-        """How many sources have a score in each of so many equal parts of 0..1; for the report."""
-        counts = [0] * bins
-        for (data,) in self._db.execute("SELECT result FROM results"):
-            score = self._decoder.decode(data).score
-            if score is not None:
-                counts[min(int(score * bins), bins - 1)] += 1
-        return counts
+    def scored(self) -> Iterator[tuple[bytes, Scored]]:
+        """Every source that has a score; for the report."""
+        decoder = msgspec.msgpack.Decoder(Scored)
+        for key, data in self._db.execute("SELECT key, result FROM results"):
+            found = decoder.decode(data)
+            if found.score is not None:
+                yield bytes(key), found
+
+    def first_rows(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """The first row in the output that names each of some sources; for the report."""
+        marks = ", ".join("?" * len(keys))
+        query = f"SELECT key, min(row) FROM rows WHERE key IN ({marks}) GROUP BY key"  # noqa: S608 - marks
+        return {bytes(key): int(row) for key, row in self._db.execute(query, keys)}
 
     def commit(self, new: Sequence[tuple[bytes, Result]], rows: Sequence[tuple[int, bytes]], size: int) -> None:
         """Note what was just written to the output, at once: all of it or nothing."""
@@ -189,16 +203,20 @@ class Journal:
         self._many("DELETE FROM shown WHERE key = ?", [(gone,) for gone, _ in surplus])
         return [str(file) for _, file in surplus]
 
-    def shown(self) -> list[Shown]:
-        """The pictures of the report, surest first."""
-        rows = self._db.execute("SELECT rank, source, file FROM shown ORDER BY rank DESC")
-        return [Shown(float(rank), str(source), str(file)) for rank, source, file in rows]
+    def shown(self) -> dict[bytes, Shown]:
+        """The pictures of the report by their sources, surest first."""
+        rows = self._db.execute("SELECT key, rank, source, file FROM shown ORDER BY rank DESC")
+        return {bytes(key): Shown(float(rank), str(source), str(file)) for key, rank, source, file in rows}
 
-    def failures(self, most: int) -> list[Result]:
-        """Some sources that could not be judged, for the report."""
-        labels = ("manipulated", "inconclusive", "authentic", "no_face")
-        query = f"SELECT result FROM results WHERE code NOT IN ({', '.join('?' * len(labels))}) LIMIT ?"  # noqa: S608 - marks
-        return [self._decoder.decode(data) for (data,) in self._db.execute(query, (*labels, most))]
+    def failures(self, most: int) -> list[tuple[int, Result]]:
+        """Some rows that could not be judged, for the report: the first of each code, then more, in their order."""
+        marks = ", ".join("?" * len(_LABELS))
+        query = (
+            "SELECT row, result FROM (SELECT row, result, row_number() OVER (PARTITION BY code ORDER BY row) AS nth "  # noqa: S608 - marks
+            f"FROM rows JOIN results USING (key) WHERE code NOT IN ({marks})) ORDER BY nth, row LIMIT ?"
+        )
+        found = self._db.execute(query, (*_LABELS, most))
+        return sorted((int(row), self._decoder.decode(data)) for row, data in found)
 
     # ------------------------------------------------------------ within
 

@@ -73,6 +73,7 @@ async def run(
         prepare(plan, journal)
         done = finished(plan, settings, journal)
         if done is not None:
+            await _report(plan, journal, None)
             return done
         reopen(plan, journal)
         opened, feed = _opened(plan, settings, journal)
@@ -126,6 +127,8 @@ async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None)
         remark = bind_model(plan, desk.journal, scope(model.info.model_id, settings))
         if remark:
             desk.say(remark)
+        limits = model.calibration
+        desk.journal.set_facts(thresholds=f"{limits.authentic} {limits.manipulated}")
         gallery = _gallery(plan, desk.journal)
         further = desk.further(model.info.model_id) if desk.further else None
         memory = RunMemory(
@@ -154,11 +157,16 @@ async def _closed(
         desk.journal.set_facts(**marks)
     new_rows = desk.journal.count_rows() - before
     seconds = time.monotonic() - desk.begun_s
-    if plan.report:
-        from scanner.bulk.gallery import write_report  # noqa: PLC0415 - Jinja2, when it is asked for
-
-        await asyncio.to_thread(write_report, plan.report, desk.journal, plan, gallery)
+    await _report(plan, desk.journal, gallery)
     return summary_of(plan, desk.journal, seconds=seconds, new_rows=new_rows, finished=is_done)
+
+
+async def _report(plan: Plan, journal: Journal, gallery: "Gallery | None") -> None:
+    """The page, when it is asked for."""
+    if plan.report:
+        from scanner.bulk.gallery import write_report  # noqa: PLC0415 - Jinja2
+
+        await asyncio.to_thread(write_report, plan.report, journal, plan, gallery)
 
 
 async def _by_workers(plan: Plan, settings: Settings, desk: _Desk, book: Book) -> "Running":

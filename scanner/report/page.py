@@ -130,9 +130,17 @@ def write_report(items: Sequence[ReportItem], folder: Path) -> Path:
 
 
 def template(package: str, name: str) -> jinja2.Template:
-    """A page of ours; whatever is put into it is escaped."""
+    """A page of ours; whatever is put into it is escaped. What pages share lies beside this file."""
+
+    def shared(part: str) -> str:
+        return resources.files("scanner.report").joinpath(part).read_text("utf-8")
+
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        loader=jinja2.FunctionLoader(shared),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.from_string(resources.files(package).joinpath(name).read_text("utf-8"))
 
