@@ -6,8 +6,9 @@ A batch is a list of its scans' ids and URLs and nothing more: what became of ea
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -27,7 +28,6 @@ ACCEPTED_AT_ONCE: Final = 500
 READ_AT_ONCE: Final = 100
 COUNTED_AT_ONCE: Final = 2_000
 PREFIX: Final = "laescan:batch:"
-T = TypeVar("T")
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
@@ -50,26 +50,31 @@ async def submit(request: web.Request) -> web.Response:
     service, tenant = request.app[SERVICE], request[caller_key].tenant
     asked = await read_json(request, SubmitBatch, limit_bytes=BATCH_BYTES)
     urls = _cleaned(asked, service)
-    key = await claim_key(request, msgspec.json.encode(asked))
-    id_ = secrets.token_hex(16) if key is None else digest_of(tenant, "batch", key)[:32]
+    body = msgspec.json.encode(asked)
+    key = await claim_key(request, body)  # for a day, a batch is kept for a week: a key alone names no list
+    id_ = secrets.token_hex(16) if key is None else digest_of(tenant, "batch", key, body.decode())[:32]
     header = await _header(service, id_, tenant)
     if header is None:
         await refuse_when_full(service, "bulk", len(urls))
-        for chunk in _chunks(urls, ACCEPTED_AT_ONCE):
-            await _accept(service, id_, tenant, chunk, rescan=asked.rescan)
+        for start in range(0, len(urls), ACCEPTED_AT_ONCE):
+            await _accept(service, id_, tenant, urls, start, rescan=asked.rescan)
         header = Header(tenant, len(urls), time.time())
         await service.redis.set(PREFIX + id_, msgspec.json.encode(header), ex=KEPT_S)  # last: now it is whole
     batch = await _batch(service, id_, header)
     return answer(batch, status=202, headers={"Location": f"/v1/batches/{id_}", "Retry-After": "5"})
 
 
-async def _accept(service: Service, id_: str, tenant: str, urls: Sequence[str], *, rescan: bool) -> None:
-    requests = [ScanRequest(source_url=url, tenant=tenant, queue="bulk", rescan=rescan) for url in urls]
+async def _accept(service: Service, id_: str, tenant: str, urls: Sequence[str], start: int, *, rescan: bool) -> None:
+    """Accept a chunk of the list. Each member is written at its position: whatever is done twice changes nothing."""
+    chunk = urls[start : start + ACCEPTED_AT_ONCE]
+    requests = [ScanRequest(source_url=url, tenant=tenant, queue="bulk", rescan=rescan) for url in chunk]
     accepted = await service.ledger.accept_many(requests)
     await enqueue(service, [one.row for one in accepted if one.enqueue])
-    members = [msgspec.json.encode(Member(one.row.id, url)) for one, url in zip(accepted, urls, strict=True)]
+    members: list[str | bytes] = []
+    for at, (one, url) in enumerate(zip(accepted, chunk, strict=True), start=start):
+        members += [str(at), msgspec.json.encode(Member(one.row.id, url))]
     async with service.redis.pipeline(transaction=True) as pipe:
-        pipe.rpush(f"{PREFIX}{id_}:members", *members)
+        pipe.hset(f"{PREFIX}{id_}:members", items=members)
         pipe.expire(f"{PREFIX}{id_}:members", KEPT_S)
         await pipe.execute()
 
@@ -150,9 +155,7 @@ async def _batch(service: Service, id_: str, header: Header) -> Batch:
 
 
 async def _members(service: Service, id_: str, start: int, count: int) -> list[Member]:
-    found = await service.redis.lrange(f"{PREFIX}{id_}:members", start, start + count - 1)
-    return [msgspec.json.decode(data, type=Member) for data in found]
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[at : at + size] for at in range(0, len(items), size))
+    """The members from `start` on, without a gap."""
+    places = [str(at) for at in range(start, start + count)]
+    found = await service.redis.hmget(f"{PREFIX}{id_}:members", places)
+    return [msgspec.json.decode(data, type=Member) for data in takewhile(bool, found) if data]

@@ -34,7 +34,7 @@ MAY = {
     "redis laescan:scan:* source": "what was asked, for its owner; a day after the end (LAESCAN_OUTCOME_TTL_S)",
     "redis laescan:scan:* request": "what a worker fetches; the same life",
     "redis laescan:scan:* outcome": "names its source; the same life",
-    "redis laescan:batch:*:members": "the list, for its rows; a week",
+    "redis laescan:batch:*:members *": "the list, for its rows; a week",
     "redis laescan:artifact:*": "the report names its source; LAESCAN_ARTIFACT_TTL_S",
     "file redis/appendonly*": "Redis's own record of the above, written anew once a day",
 }

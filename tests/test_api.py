@@ -8,11 +8,13 @@ import aiohttp
 import msgspec
 import numpy as np
 import pytest
+import redis
 import verdicts
 from PIL import Image
 from redis_server import redis_in, start_redis
 from service import MODEL, URL, served, serving
 
+from api import batches
 from scanner.cache.fingerprint import Look
 from scanner.cache.near import NearTier
 from scanner.contract import CacheInfo, Outcome
@@ -366,6 +368,43 @@ def test_a_repeated_batch_is_the_same_batch(serve):
         again = await api.ask("POST", "/v1/batches", json={"urls": [URL]}, headers=headers)
         assert first[1] == again[1]
         assert (await api.ask("POST", "/v1/batches", json={"urls": [URL + "2"]}, headers=headers))[0] == 409
+
+    serve(test)
+
+
+def test_a_batch_that_redis_cut_short_and_that_is_sent_again_has_each_row_at_its_place(serve, monkeypatch):
+    monkeypatch.setattr(batches, "ACCEPTED_AT_ONCE", 4)
+    urls, headers = [f"https://example.org/{n}.jpg" for n in range(10)], {"Idempotency-Key": "list-8"}
+
+    async def test(api):
+        accept, calls = api.service.ledger.accept_many, []
+
+        async def accept_but_for_the_second(requests):
+            calls.append(len(requests))
+            if len(calls) == 2:
+                raise redis.exceptions.TimeoutError
+            return await accept(requests)
+
+        monkeypatch.setattr(api.service.ledger, "accept_many", accept_but_for_the_second)
+        assert (await api.ask("POST", "/v1/batches", json={"urls": urls}, headers=headers))[0] == 503
+        status, batch, _ = await api.ask("POST", "/v1/batches", json={"urls": urls}, headers=headers)
+        assert (status, batch["states"], calls) == (202, {"queued": 10}, [4, 4, 4, 4, 2])
+        rows = [msgspec.json.decode(line) for line in (await api.ask("GET", batch["results"]))[1].splitlines()]
+        assert [(row["position"], row["source"]) for row in rows] == list(enumerate(urls))
+        assert len({row["scan"] for row in rows}) == 10
+
+    serve(test)
+
+
+def test_a_key_that_was_forgotten_before_its_batch_names_no_other_list(serve):
+    async def test(api):
+        headers = {"Idempotency-Key": "list-9"}
+        await api.ask("POST", "/v1/batches", json={"urls": [URL]}, headers=headers)
+        for claim in await api.service.redis.keys("laescan:claim:*"):  # after a day
+            await api.service.redis.delete(claim)
+        _, batch, _ = await api.ask("POST", "/v1/batches", json={"urls": [URL + "2"]}, headers=headers)
+        (line,) = (await api.ask("GET", batch["results"]))[1].splitlines()
+        assert msgspec.json.decode(line)["source"] == URL + "2"
 
     serve(test)
 

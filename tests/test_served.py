@@ -154,7 +154,7 @@ class Moody:
             raise web.HTTPNotFound
         forgotten = id_ == "b1"
         lines = [
-            {"position": at, "state": "forgotten" if forgotten else "done"}
+            {"position": at, "source": url, "state": "forgotten" if forgotten else "done"}
             | ({} if forgotten else {"outcome": msgspec.to_builtins(outcome(url))})
             for at, url in enumerate(self.batches[id_])
         ]
@@ -206,11 +206,12 @@ def test_a_service_that_will_never_take_it_ends_the_run(tmp_path, status, words)
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("verdict.media.size_bytes", 2**64, "larger than any"),
-        ("verdict.media.width", -1, "larger than any"),
-        ("verdict.media.sha256", "no digest", "SHA-256"),
-        ("verdict.score", 7.0, "score of 7.0"),
-        ("verdict", None, "neither a verdict nor a failure"),
+        ("source", "https://example.org/another.jpg", "row 1 of a batch for another address"),
+        ("outcome.verdict.media.size_bytes", 2**64, "larger than any"),
+        ("outcome.verdict.media.width", -1, "larger than any"),
+        ("outcome.verdict.media.sha256", "no digest", "SHA-256"),
+        ("outcome.verdict.score", 7.0, "score of 7.0"),
+        ("outcome.verdict", None, "neither a verdict nor a failure"),
     ],
 )
 def test_what_no_row_can_hold_ends_the_run_in_words_and_the_rows_before_are_kept(tmp_path, path, value, words):
@@ -218,11 +219,13 @@ def test_what_no_row_can_hold_ends_the_run_in_words_and_the_rows_before_are_kept
 
     class Lying(Moody):
         async def results(self, request):
-            rows = [{"position": at, "state": "done"} for at in range(2)]
-            for row, url in zip(rows, self.batches[request.match_info["id"]], strict=True):
-                row["outcome"] = msgspec.to_builtins(outcome(url))
+            urls = self.batches[request.match_info["id"]]
+            rows = [
+                {"position": at, "source": url, "state": "done", "outcome": msgspec.to_builtins(outcome(url))}
+                for at, url in enumerate(urls)
+            ]
             *parts, last = path.split(".")
-            liar = rows[1]["outcome"]
+            liar = rows[1]
             for part in parts:
                 liar = liar[part]
             liar[last] = value

@@ -196,6 +196,9 @@ class ServiceDispatch:
                 item = batch.missing.get(row.position)
                 if item is None:
                     continue
+                if row.source != item.entry.source:  # a position alone says nothing of what was judged
+                    msg = f"{self._service.url} answers row {row.position} of a batch for another address than was sent"
+                    raise ElsewhereError(msg)
                 if row.outcome is not None:
                     self._accept(item, row)
                     del batch.missing[row.position]

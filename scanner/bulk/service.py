@@ -62,6 +62,7 @@ class Row(msgspec.Struct, frozen=True):
     """A batch's row as the service has it now: `outcome` is null until the scan has ended."""
 
     position: int
+    source: str
     state: str
     outcome: Outcome | None = None
 
