@@ -2,7 +2,7 @@
 
 What differs from a user's browser: Playwright cannot open a native menu, so a test dispatches the menu's event in the
 extension's worker; and as no real click has granted `activeTab`, the loaded copy has the right to all sites instead.
-Only on a `display` nothing differs: see test_right_click.
+Only on a screen (desktop.py) nothing differs: see test_right_click.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 from chromium import FLAGS
+from desktop import Desktop
 from playwright.sync_api import BrowserContext, Page, Playwright, Worker, sync_playwright
 
 EXTENSION = Path(__file__).parent.parent / "extension"
@@ -261,18 +262,18 @@ def browsing(folder: Path, *, dark: bool = False, language: str = "en") -> Itera
 
 @contextlib.contextmanager
 def launched(
-    playwright: Playwright, folder: Path, *, dark: bool = False, language: str = "en", display: str = ""
+    playwright: Playwright, folder: Path, *, dark: bool = False, language: str = "en", screen: Desktop | None = None
 ) -> Iterator[Browser]:
     """The same where Playwright runs already; a folder that was used before has its profile still.
 
-    On an X display the window is shown, and the extension is the very one that is shipped.
+    On a screen the window is shown, and the extension is the very one that is shipped.
     """
     path = shutil.which("chromium")
     assert path, "no chromium on PATH: `make setup` as root, or apt-get install chromium"
-    extension = EXTENSION if display else _with_all_sites(folder / "extension")
+    extension = EXTENSION if screen else _with_all_sites(folder / "extension")
     flags = [
         *FLAGS,
-        *(("--window-position=0,0", "--test-type") if display else ("--headless=new",)),  # no bar about --no-sandbox
+        *(_window(screen) if screen else ["--headless=new"]),
         f"--lang={language}",
         f"--disable-extensions-except={extension}",
         f"--load-extension={extension}",
@@ -282,15 +283,22 @@ def launched(
         executable_path=path,
         headless=False,  # Playwright's is the old mode, that knows no extensions; the flag is the new one
         args=flags,
-        ignore_default_args=["--enable-automation"] if display else None,  # nor one about that
-        env={**os.environ, "DISPLAY": display},
-        viewport=None if display else {"width": 1100, "height": 760},
-        color_scheme=None if display else "dark" if dark else "light",
+        ignore_default_args=["--enable-automation"] if screen else None,  # nor one about that
+        env={**os.environ, "DISPLAY": screen.display if screen else ""},
+        no_viewport=screen is not None,
+        viewport=None if screen else {"width": 1100, "height": 760},
+        color_scheme=None if screen else "dark" if dark else "light",
     )
     try:
         yield Browser(context, playwright)
     finally:
         context.close()
+
+
+def _window(screen: Desktop) -> list[str]:
+    """Flags for one that fills a screen, without a bar about --no-sandbox."""
+    width, height = screen.size
+    return ["--window-position=0,0", f"--window-size={width},{height}", "--test-type"]
 
 
 def _with_all_sites(copy: Path) -> Path:

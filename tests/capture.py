@@ -1,59 +1,80 @@
-"""The animated capture of the README, made anew: `python tests/capture.py`, against the real service in real Chromium.
+"""The film of the README, made anew: `python tests/capture.py`, with the real service and the extension as it ships.
 
-A browser draws its context menu outside of the page, where no screenshot reaches: the film begins with what the choice
-of *Check deepfake* does, and nothing in it is drawn by this script but the pointer, which a screenshot leaves out, too.
+Chromium runs in a window on a screen of its own and is used by a mouse, so its own menu is in the film, too. Nothing is
+drawn by this script but the pointer, which a picture of the screen leaves out.
 The person is of the London set, who consented to altered versions (tests/media/README.md).
 """
 
-import io
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from browsing import EXTENSION, MEDIA, Browser, Inside, Site, browsing
+from browsing import EXTENSION, MEDIA, Browser, Inside, Site, launched
+from desktop import Desktop, desktop
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page
+from playwright.sync_api import Page, sync_playwright
 from serving import Service
 
 FILM = EXTENSION / "pictures" / "capture.webp"
-SIZE = (860, 640)
+SIZE = (860, 720)
 MOST_BYTES = 1_500_000
-PAGE = """<h1 style="margin:0 0 .2em">The Morning Paper</h1>
+PAGE = """<title>The Morning Paper</title><h1 style="margin:0 0 .2em">The Morning Paper</h1>
 <p style="margin:0 0 1em;color:#555">A portrait that was passed around all day.</p>
 <img src=/example_inpaint.jpg width=400>"""
+PORTRAIT = (250, 330)
 ARROW = [(0, 0), (0, 21), (5, 16.5), (8.5, 24), (12, 22.5), (8.5, 15), (15, 15)]
 
 
 class Film:
-    """Screenshots with their lengths; equal ones are one."""
+    """Pictures of the screen with their lengths; equal ones are one."""
 
-    def __init__(self, page: Page) -> None:
-        self.page = page
+    def __init__(self, screen: Desktop, page: Page) -> None:
+        self.screen, self.origin = screen, screen.origin(page)
         self.frames: list[Image.Image] = []
         self.lengths_ms: list[int] = []
-        self.pointer = (620.0, 560.0)
+        self.pointer = (620.0, 640.0)  # on the screen
+        screen.move(*self.pointer)
 
     def shoot(self, length_ms: int) -> None:
-        """One frame as the page is now."""
-        frame = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
-        draw = ImageDraw.Draw(frame)
+        """One frame as the screen is now."""
+        frame = self.screen.picture()
         x, y = self.pointer
-        draw.polygon([(x + dx, y + dy) for dx, dy in ARROW], fill="black", outline="white")
+        ImageDraw.Draw(frame).polygon([(x + dx, y + dy) for dx, dy in ARROW], fill="black", outline="white")
         if self.frames and self.frames[-1].tobytes() == frame.tobytes():
             self.lengths_ms[-1] += length_ms
         else:
             self.frames.append(frame)
             self.lengths_ms.append(length_ms)
 
+    def run(self, seconds: float) -> None:
+        """What moves, moves."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.shoot(80)
+
     def move(self, x: float, y: float) -> None:
-        """Let the pointer go there."""
+        """Let the pointer go there, in pixels of the page."""
         x0, y0 = self.pointer
+        x1, y1 = x + self.origin[0], y + self.origin[1]
         for step in range(1, 9):
             part = step / 8 * (2 - step / 8)
-            self.pointer = (x0 + (x - x0) * part, y0 + (y - y0) * part)
-            self.page.mouse.move(*self.pointer)
+            self.pointer = (x0 + (x1 - x0) * part, y0 + (y1 - y0) * part)
+            self.screen.move(*self.pointer)
             self.shoot(45)
+
+    def choose_from_menu(self) -> None:
+        """The browser's own, in which "Check deepfake" stands above "Inspect"."""
+        before = self.screen.windows()
+        self.screen.click(3)
+        self.screen.until(lambda: self.screen.windows() > before)
+        self.run(0.5)
+        self.shoot(500)
+        for _ in range(2):
+            self.screen.press("Up")
+            self.run(0.2)
+        self.shoot(1200)
+        self.screen.press("Return")
 
     def click(self, inside: Inside, selector: str, words: str = "") -> None:
         """Go to an element of the extension's, and click."""
@@ -62,10 +83,9 @@ class Film:
         box = (
             f"(() => {{ const r = {found}.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] }})()"
         )
-        x, y = inside.run(box)
-        self.move(x, y)
+        self.move(*inside.run(box))
         self.shoot(350)
-        self.page.mouse.click(x, y)
+        self.screen.click()
 
     def save(self) -> None:
         """An animated WebP that begins anew."""
@@ -73,45 +93,40 @@ class Film:
         self.frames[0].save(FILM, **options, quality=72, method=6, minimize_size=True)
 
 
-def take(browser: Browser, site: Site) -> Film:
-    """Choose, wait, open, look, close."""
+def take(browser: Browser, site: Site, screen: Desktop) -> Film:
+    """Right-click, choose, wait, open, look."""
     page = browser.open(site.page("/paper.html", PAGE))
-    page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
-    film = Film(page)
+    for other in browser.context.pages:
+        if other is not page:
+            other.close()
+    film = Film(screen, page)
+    inside = Inside(page, lambda: browser.checks()[:1])
+    film.run(0.4)
     film.shoot(900)
-    film.move(250, 330)
+    film.move(*PORTRAIT)
     film.shoot(600)
     with site.holding("/example_inpaint.jpg"):  # the site takes its time, so that the stages are seen
-        inside = browser.choose_image(page)
+        film.choose_from_menu()
         inside.until("host.shadow.querySelector('.stage')?.innerText.startsWith('fetching')")
-        page.mouse.move(*film.pointer)
-        _run(film, 1.2)
+        film.run(1.2)
     begun = time.monotonic()
     while "checking" in str(inside.run("host.shadow.querySelector('.reach').className")):
         assert time.monotonic() < begun + 60
         film.shoot(80)
-    _run(film, 0.4)
+    film.run(0.4)
     film.shoot(1200)
     film.click(inside, ".badge")
-    _run(film, 0.4)
+    film.run(0.4)
     film.shoot(2400)
     film.click(inside, ".switch")
-    page.mouse.move(*film.pointer)
-    _run(film, 0.4)
+    film.run(0.4)
     film.shoot(2600)
     film.click(inside, "summary")
-    _run(film, 0.2)
+    film.run(0.2)
     inside.run("host.shadow.querySelector('dl').scrollIntoView({ block: 'end' })")
     film.shoot(2600)
     film.shoot(1500)
     return film
-
-
-def _run(film: Film, seconds: float) -> None:
-    """What moves, moves."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        film.shoot(80)
 
 
 if __name__ == "__main__":
@@ -120,10 +135,15 @@ if __name__ == "__main__":
         service = Service(work, "")
         try:
             service.wait()
-            with Site().serving() as pages, browsing(work / "browser") as chromium:
+            with (
+                Site().serving() as pages,
+                desktop(*SIZE) as display,
+                sync_playwright() as playwright,
+                launched(playwright, work / "browser", screen=display) as chromium,
+            ):
                 pages.put("/example_inpaint.jpg", MEDIA / "example_inpaint.jpg", "image/jpeg")
                 chromium.settings(server=service.url)
-                made = take(chromium, pages)
+                made = take(chromium, pages, display)
         finally:
             service.stop()
     made.save()

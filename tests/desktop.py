@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from PIL import Image, ImageGrab
+from playwright.sync_api import Page
 
 PATIENCE_S = 60.0
+TELL_MOVES = """
+globalThis.pointer = null;
+addEventListener('mousemove', (event) => { globalThis.pointer = [event.clientX, event.clientY] });
+"""
 TURN_S = 0.05
 
 
 class Desktop:
     """One screen; positions are pixels from its upper left corner."""
 
-    def __init__(self, display: str) -> None:
-        self.display = display
+    def __init__(self, display: str, size: tuple[int, int]) -> None:
+        self.display, self.size = display, size
 
     def picture(self) -> Image.Image:
         """What is on the screen now, without the pointer."""
@@ -36,6 +41,16 @@ class Desktop:
         """The ids of all windows that are shown; an open menu is one."""
         found = self._do("search", "--onlyvisible", "--name", ".*", check=False)
         return set(found.split())
+
+    def origin(self, page: Page) -> tuple[float, float]:
+        """Where on the screen a page begins, as its own mouse events tell."""
+        page.bring_to_front()
+        page.evaluate(TELL_MOVES)
+        x, y = (side / 2 for side in self.size)
+        self.move(x - 1, y)
+        self.move(x, y)
+        inside = page.wait_for_function("globalThis.pointer").json_value()
+        return round(x) - inside[0], round(y) - inside[1]
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for a condition."""
@@ -59,7 +74,7 @@ def desktop(width: int, height: int) -> Iterator[Desktop]:
     command = ["Xvfb", "-displayfd", "1", "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        yield Desktop(f":{int(server.stdout.readline())}")
+        yield Desktop(f":{int(server.stdout.readline())}", (width, height))
     finally:
         server.terminate()
         server.wait()

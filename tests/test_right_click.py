@@ -10,7 +10,6 @@ from desktop import desktop
 from playwright.sync_api import sync_playwright
 from serving import Service, split_checkpoint
 
-TELL_MOVES = "addEventListener('mousemove', (event) => { globalThis.pointer = [event.clientX, event.clientY] })"
 MIDDLE = """(selector) => {
   const box = document.querySelector(selector).getBoundingClientRect();
   return [box.x + box.width / 2, box.y + box.height / 2];
@@ -28,7 +27,7 @@ def running(tmp_path_factory):
             Site().serving() as site,
             desktop(1000, 800) as screen,
             sync_playwright() as playwright,
-            launched(playwright, folder, display=screen.display) as browser,
+            launched(playwright, folder, screen=screen) as browser,
         ):
             site.put("/forged.jpg", forged, "image/jpeg")
             browser.settings(server=service.url)
@@ -38,14 +37,9 @@ def running(tmp_path_factory):
 
 
 def point_at(screen, page, selector):
-    """Move the mouse there; where on the screen the page begins is told by its own mouse events."""
-    page.bring_to_front()
-    page.evaluate(TELL_MOVES)
-    screen.move(500, 500)
-    screen.move(501, 501)
-    x, y = page.wait_for_function("globalThis.pointer").json_value()
-    left, top = page.evaluate(MIDDLE, selector)
-    screen.move(501 - x + left, 501 - y + top)
+    left, top = screen.origin(page)
+    x, y = page.evaluate(MIDDLE, selector)
+    screen.move(left + x, top + y)
 
 
 def choose_check_deepfake(screen, page, selector):
