@@ -30,10 +30,11 @@ from api import messages
 from api.bodies import BATCH_BYTES
 from api.scans import clean_url
 from scanner import receipts
+from scanner.bulk.columns import ListError
 from scanner.bulk.dispatch import host_of
 from scanner.bulk.follow import links_in
 from scanner.bulk.journal import key_of
-from scanner.bulk.lists import FORMATS, ListError, open_list
+from scanner.bulk.lists import FORMATS, open_list
 from scanner.bulk.rows import Result, record_of, result_of
 from scanner.cache import archive, gist, near, recall, urls, verdicts
 from scanner.cache.fingerprint import THUMB_PX, Look, pack, unpack

@@ -7,8 +7,8 @@ import pytest
 from bulk_site import Site, picture
 from test_bulk import QUICK, Glimpse, rows_of
 
+from scanner.bulk.columns import ListError
 from scanner.bulk.follow import follow_file, links_in
-from scanner.bulk.lists import ListError
 from scanner.bulk.plan import Plan
 from scanner.bulk.run import run
 from scanner.settings import Settings
@@ -45,7 +45,7 @@ def test_what_is_no_feed_is_refused(data):
 def test_half_a_line_is_waited_for(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("a.jpg\nb.j")
-    lines = follow_file(path, None)
+    lines = follow_file(path).entries
     assert next(lines).source == "a.jpg"
     assert next(lines) is None
     with path.open("a") as file:
@@ -53,6 +53,36 @@ def test_half_a_line_is_waited_for(tmp_path):
     assert [next(lines).source for _ in range(2)] == ["b.jpg", "c.jpg"]
     assert "no JSON" in next(lines).fault
     lines.close()
+
+
+def test_a_growing_table_gives_its_columns_and_waits_for_whole_rows(tmp_path):
+    path = tmp_path / "posts.csv"
+    path.touch()
+    with pytest.raises(ListError, match="no line yet"):
+        follow_file(path)
+    path.write_text('id;url;note;note\n1;a.jpg;x;y\n2;b.jpg;"two\n')
+    opened = follow_file(path)
+    assert opened.columns == ("id", "note", "note_2")
+    assert next(opened.entries).extra == {"id": "1", "note": "x", "note_2": "y"}
+    assert next(opened.entries) is None
+    with path.open("a") as file:
+        file.write('lines";y;surplus\n\n3\n')
+    whole, short = next(opened.entries), next(opened.entries)
+    assert (whole.source, whole.extra["note"]) == ("b.jpg", "two\nlines")
+    assert short.fault == "row 3 has nothing in column 'url'"
+    opened.entries.close()
+
+
+def test_what_cannot_be_followed_is_refused_in_words(tmp_path):
+    for name in ("list.parquet", "list.txt.gz"):
+        (tmp_path / name).touch()
+        with pytest.raises(ListError, match="cannot grow"):
+            follow_file(tmp_path / name)
+    (tmp_path / "list.csv").write_text("id,who\n")
+    with pytest.raises(ListError, match="--column"):
+        follow_file(tmp_path / "list.csv")
+    (tmp_path / "bare.csv").write_text("1,https://example.org/1.jpg\n")
+    assert next(follow_file(tmp_path / "bare.csv").entries).source == "https://example.org/1.jpg"
 
 
 async def followed(plan, count, then=lambda: None):

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from scanner.bulk.lists import ListError, open_list
+from scanner.bulk.columns import ListError
+from scanner.bulk.lists import open_list
 
 URL = "https://example.org/{}.jpg"
 

@@ -13,9 +13,10 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from scanner.bulk.columns import ListError
 from scanner.bulk.dispatch import Item
 from scanner.bulk.journal import Journal, key_of
-from scanner.bulk.lists import Entry, ListError, Opened
+from scanner.bulk.lists import Entry, Opened
 from scanner.bulk.plan import LABELS, Plan
 from scanner.bulk.rows import Output, OutputError, Result, outer_name, record_of
 from scanner.errors import BadSource

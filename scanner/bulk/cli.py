@@ -178,7 +178,7 @@ def _rate(text: str) -> float:
 
 def run_command(given: argparse.Namespace) -> int:
     """Be the command; out: the exit code. Raises SettingsError."""
-    from scanner.bulk.lists import ListError
+    from scanner.bulk.columns import ListError
     from scanner.bulk.parquet import NoParquetError
     from scanner.bulk.plan import ElsewhereError, ready
     from scanner.bulk.rows import OutputError

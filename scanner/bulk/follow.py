@@ -8,9 +8,12 @@ A feed is a stranger's: fetched through the checked sockets, read by expat with 
 
 import asyncio
 import contextlib
+import csv
+import io
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Final
 from xml.parsers import expat
@@ -18,7 +21,16 @@ from xml.parsers import expat
 import aiohttp
 import msgspec
 
-from scanner.bulk.lists import LONGEST_LINE, NAMES, Entry, ListError
+from scanner.bulk.columns import (
+    NAMES,
+    ListError,
+    choose_column,
+    delimiter_of,
+    has_url,
+    numbered_names,
+    unique_names,
+)
+from scanner.bulk.lists import LONGEST_LINE, PACKED, Entry, Opened, form_of
 from scanner.cache.urls import for_log
 from scanner.cache.validators import NO_VALIDATORS, Validators
 from scanner.errors import ScanError
@@ -37,24 +49,76 @@ _MEDIA: Final = {"enclosure": "url", "content": "url", "thumbnail": "url"}  # RS
 _LOCATIONS: Final = frozenset({"loc", "content_loc", "thumbnail_loc"})
 
 
-def follow_file(path: Path, column: str | None) -> Iterator[Entry | None]:
-    """The lines of a growing file: URLs, paths or JSON objects; raises ListError."""
-    row, half = 0, ""
+def follow_file(path: Path, column: str | None = None, form: str | None = None) -> Opened:
+    """What a growing file has and will have: URLs, paths, JSON objects, or a table; raises ListError."""
+    form = form or form_of(path)
+    if form == "parquet" or path.suffix.lower() in PACKED:
+        msg = f"{path} cannot grow: only a text file, CSV, TSV or JSON lines can be followed"
+        raise ListError(msg)
+    lines = _whole_lines(path, is_table=form in {"csv", "tsv"})
+    if form in {"csv", "tsv"}:
+        return _table(lines, form, str(path), column)
+    return Opened(_entries(lines, column), ())
+
+
+def _whole_lines(path: Path, *, is_table: bool) -> Iterator[str | None]:
+    """Lines that are at their end, blank ones left out; None when there is none now."""
     try:
         file = path.open(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise ListError(msg) from error
+    line = ""
     with file:
         while True:
-            half += file.readline(LONGEST_LINE)
-            if not half.endswith("\n"):  # somebody is still writing it
+            line += file.readline(LONGEST_LINE)
+            is_whole = line.endswith("\n") and not (is_table and line.count('"') % 2)  # a cell may have lines, too
+            if not is_whole:  # somebody is still writing it
                 yield None
                 continue
-            line, half = half.strip(), ""
-            if line and not line.startswith("#"):
-                row += 1
-                yield _entry(row, line, column)
+            if line.strip():
+                yield line
+            line = ""
+
+
+def _entries(lines: Iterator[str | None], column: str | None) -> Iterator[Entry | None]:
+    row = 0
+    for line in lines:
+        text = None if line is None else line.strip()
+        if text is None:
+            yield None
+        elif not text.startswith("#"):
+            row += 1
+            yield _entry(row, text, column)
+
+
+def _table(lines: Iterator[str | None], form: str, name: str, column: str | None) -> Opened:
+    first = next(lines)
+    if first is None:
+        msg = f"{name} has no line yet: a table that is followed begins with the names of its columns"
+        raise ListError(msg)
+    delimiter, remarks = delimiter_of(first, form), list[str]()
+
+    def cells_of(line: str) -> list[str]:
+        return next(csv.reader(io.StringIO(line, newline=""), delimiter=delimiter))
+
+    head = cells_of(first)
+    bare = has_url(head)
+    names = numbered_names(len(head)) if bare else unique_names(head, remarks)
+    chosen = choose_column(names, [dict(zip(names, head, strict=True))] if bare else [], column, name)
+
+    def entries() -> Iterator[Entry | None]:
+        row = 0
+        for line in chain([first] if bare else [], lines):
+            if line is None:
+                yield None
+                continue
+            row += 1
+            cells = dict(zip_longest(names, cells_of(line)[: len(names)], fillvalue=""))
+            source = cells.pop(chosen).strip().replace("\0", "\\0")
+            yield Entry(row, source, dict(cells), "" if source else f"row {row} has nothing in column {chosen!r}")
+
+    return Opened(entries(), tuple(other for other in names if other != chosen), tuple(remarks))
 
 
 def _entry(row: int, line: str, column: str | None) -> Entry:

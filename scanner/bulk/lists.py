@@ -15,7 +15,6 @@ import csv
 import gzip
 import io
 import os
-import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from typing import BinaryIO, Final, TextIO, cast
 import msgspec
 
 from scanner.bulk import parquet
+from scanner.bulk.columns import ListError, choose_column, delimiter_of, has_url, numbered_names, unique_names
 from scanner.formats import HEAD_BYTES, sniff
 
 FORMATS: Final = ("txt", "csv", "tsv", "jsonl", "parquet")
@@ -35,9 +35,6 @@ SAMPLE_ROWS: Final = 100
 """Rows looked at to find out which column has the URLs."""
 LONGEST_LINE: Final = 1_000_000
 """Characters; what has longer lines is no list."""
-NAMES: Final = ("url", "uri", "link", "href", "src", "source", "image_url", "img_url", "media_url", "video_url")
-NAMES_BY_CHANCE: Final = ("image", "img", "picture", "photo", "video", "media", "file", "path", "filename", "filepath")
-_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 _SUFFIXES: Final = {
     ".txt": "txt",
     ".lst": "txt",
@@ -50,12 +47,8 @@ _SUFFIXES: Final = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_PACKED: Final = {".gz", ".zst", ".zstd"}
+PACKED: Final = {".gz", ".zst", ".zstd"}
 _CUT_OFF = (EOFError, gzip.BadGzipFile, zlib.error)
-
-
-class ListError(ValueError):
-    """The list cannot be read, or is none."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -119,7 +112,7 @@ def _file(path: Path, column: str | None, form: str | None) -> Opened:
 def form_of(path: Path) -> str | None:
     """What a name says of a list; None when it says nothing."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    while suffixes and suffixes[-1] in _PACKED:
+    while suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
     return _SUFFIXES.get(suffixes[-1]) if suffixes else None
 
@@ -291,19 +284,16 @@ def _numbered(rows: Iterable[dict[str, object]]) -> Iterator[_Cells]:
 
 def _csv(lines: Iterator[str], form: str, name: str, column: str | None) -> Opened:
     first = next((line for line in lines if line.strip()), "")
-    delimiter = "\t" if form == "tsv" else max(",;\t|", key=lambda mark: (first.count(mark), mark == ","))
     csv.field_size_limit(LONGEST_LINE)
-    records = _records(csv.reader(chain([first], lines), delimiter=delimiter))
+    records = _records(csv.reader(chain([first], lines), delimiter=delimiter_of(first, form)))
     head, fault = next(records, ([], ""))
     if fault:
         raise ListError(f"{name}: {fault}")  # noqa: EM102, TRY003 - words made elsewhere
     remarks: list[str] = []
-    if any(_URL.match(cell) for cell in head):
+    if has_url(head):
         records = chain([(head, "")], records)
-        head = [f"column_{number}" for number in range(1, len(head) + 1)]
-        if len(head) == 1:
-            head = ["url"]
-    names = _unique(head, remarks)
+        head = numbered_names(len(head))
+    names = unique_names(head, remarks)
     return _tabular(_dicts(records, names), names if first else None, column, name, remarks)
 
 
@@ -329,21 +319,6 @@ def _dicts(records: Iterable[tuple[list[str], str]], names: Sequence[str]) -> It
         yield row, cells, fault and f"row {row}: {fault}"
 
 
-def _unique(head: Sequence[str], remarks: list[str]) -> list[str]:
-    """Names of columns: none empty, none twice."""
-    names: list[str] = []
-    for at, cell in enumerate(head, 1):
-        name, again = cell.strip() or f"column_{at}", 2
-        while name in names:
-            name, again = f"{cell.strip() or 'column'}_{again}", again + 1
-        if cell.strip() and name != cell.strip():
-            remarks.append(
-                f"there are several columns {cell.strip()!r}; this one is {name!r} in the rows that come out"
-            )
-        names.append(name)
-    return names
-
-
 def _tabular(
     rows: Iterator[_Cells], names: Sequence[str] | None, column: str | None, name: str, remarks: Sequence[str] = ()
 ) -> Opened:
@@ -353,7 +328,7 @@ def _tabular(
     columns = list(names) if names is not None else list(dict.fromkeys(key for cells in objects for key in cells))
     if not objects:  # strings, or nothing at all
         return Opened((_entry(one, "") for one in chain(sample, rows)), ())
-    chosen = _choose(columns, objects, column, name)
+    chosen = choose_column(columns, objects, column, name)
     entries = (_entry(one, chosen) for one in chain(sample, rows))
     return Opened(entries, tuple(key for key in columns if key != chosen), tuple(remarks))
 
@@ -368,27 +343,3 @@ def _entry(one: _Cells, chosen: str) -> Entry:
         fault = f"row {row} has nothing in column {chosen!r}"
     extra = {key: other for key, other in cells.items() if key != chosen}
     return Entry(row, source.replace("\0", "\\0"), extra, fault)
-
-
-def _choose(columns: Sequence[str], objects: Sequence[dict[str, object]], column: str | None, name: str) -> str:
-    """The named column; else one whose name says so and that has URLs; else the one that has most; else a path's."""
-    if column is not None:
-        if column in columns:
-            return column
-        msg = f"{name} has no column {column!r}; its columns are {', '.join(columns) or 'none'}"
-        raise ListError(msg)
-
-    def urls(key: str) -> int:
-        return sum(isinstance(value := cells.get(key), str) and bool(_URL.match(value)) for cells in objects)
-
-    by_name = {key.strip().lower(): key for key in reversed(columns)}
-    named = [by_name[known] for known in NAMES if known in by_name]
-    for key in (*named, *sorted(columns, key=urls, reverse=True)):
-        if urls(key):
-            return key
-    for key in (*named, *(by_name[known] for known in NAMES_BY_CHANCE if known in by_name)):
-        return key
-    if len(columns) == 1:
-        return columns[0]
-    msg = f"no column of {name} has URLs; its columns are {', '.join(columns)}; name one with --column"
-    raise ListError(msg)

@@ -111,7 +111,7 @@ def _opened(plan: Plan, settings: Settings, journal: Journal) -> tuple[Opened, F
     if plan.follow_s is None:
         return open_list(plan.source, column=plan.column, form=plan.form), None
     if plan.source[:4].lower() != "http":
-        return Opened(follow_file(Path(plan.source), plan.column), ()), None
+        return follow_file(Path(plan.source), plan.column, plan.form), None
     feed = Feed(plan.source, settings, every_s=plan.follow_s, first_row=journal.last_row() + 1)
     return Opened(feed.entries(lambda url: journal.result(key_of(url)) is not None), ("page",)), feed
 
