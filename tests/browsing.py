@@ -33,7 +33,7 @@ class Site:
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[bytes | Path, str, int, dict[str, str]]] = {}
-        self._held: dict[str, asyncio.Event] = {}
+        self._held: dict[str, tuple[int, asyncio.Event]] = {}
         self.asked: dict[str, int] = {}
         self.url = self.other_url = ""
         self._loop = asyncio.new_event_loop()
@@ -52,9 +52,10 @@ class Site:
         return self.put(path, head + body, **headers)
 
     @contextlib.contextmanager
-    def holding(self, path: str) -> Iterator[None]:
-        """Let who asks for this path wait until the block ends."""
-        held = self._held[path] = asyncio.Event()
+    def holding(self, path: str, *, after: int = 0) -> Iterator[None]:
+        """Let who asks for this path wait until the block ends, after so many who need not."""
+        self._held[path] = (after, asyncio.Event())
+        held = self._held[path][1]
         try:
             yield
         finally:
@@ -74,8 +75,8 @@ class Site:
             return web.Response(status=404, text="gone")
         body, kind, status, headers = found
         self.asked[request.path] = self.asked.get(request.path, 0) + 1
-        held = self._held.get(request.path)
-        if held is not None:
+        after, held = self._held.get(request.path, (0, None))
+        if held is not None and self.asked[request.path] > after:
             await held.wait()
         if isinstance(body, Path):
             return web.FileResponse(body, headers=headers)
@@ -147,7 +148,7 @@ class Inside:
 
     def answer(self, *among: str) -> str:
         """Wait until the newest badge has an answer, one of these if any are named; its state."""
-        newest = "[...host.shadow.querySelectorAll('.reach')].at(-1)?.className.split('is-')[1]"
+        newest = "[...host.shadow.querySelectorAll('.reach:not(#old)')].at(-1)?.className.split('is-')[1]"
         fits = f"{json.dumps(among)}.includes({newest})" if among else f"{newest} !== 'checking'"
         try:
             return str(self.until(f"{fits} && {newest}"))
@@ -211,6 +212,9 @@ class Browser:
     def choose(self, page: Page, **info: object) -> Inside:
         """Choose "Check deepfake" from the menu, as the browser reports it."""
         inside = Inside(page, lambda: {**self.checks()[0], "thumb": None})
+        inside.run(
+            "typeof host !== 'undefined' && host.shadow.querySelectorAll('.reach').forEach((e) => { e.id = 'old' })"
+        )
         self.worker.evaluate(
             """async ([url, info]) => {
               const tabs = await chrome.tabs.query({});
@@ -233,6 +237,22 @@ class Browser:
         all_ = self.worker.evaluate("() => chrome.storage.local.get(null)")
         found = [value for key, value in all_.items() if key.startswith("check:")]
         return sorted(found, key=lambda check: -check["createdMs"])
+
+    def settled(self) -> dict:
+        """The newest check once all is written that comes after its end: a thumbnail, and whether the files differ."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (check := self.checks()[0])["thumb"] is None or check["differs"] is None:
+            assert time.monotonic() < deadline, check
+            time.sleep(0.05)
+        return check
+
+    def toolbar(self, page: Page) -> str:
+        """The sign on the toolbar's button while this page is in front."""
+        return self.worker.evaluate(
+            "async (url) => { const tabs = await chrome.tabs.query({});"
+            " return chrome.action.getBadgeText({ tabId: tabs.find((one) => one.url === url).id }) }",
+            page.url,
+        )
 
     def stop_worker(self) -> None:
         """End the service worker, as the browser does with one that idles."""

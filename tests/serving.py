@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from browsing import HOST, OTHER_HOST
 from crew import children
 from models import random_checkpoint
 from PIL import Image
+from ports import free_port
 
 from api import feedback_command
 from scanner.detection.local_model import LocalModel
@@ -26,12 +26,6 @@ from scanner.settings import Settings
 from scanner.verdict import Calibration
 
 START_S = 180.0
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def split_checkpoint(folder, low, high):
@@ -80,13 +74,18 @@ class Service:
     def _said(self):
         return Path(self.log.name).read_bytes()
 
-    def kill_api(self):
-        """Its supervisor starts another."""
-        for pid in children(self.process.pid):
-            if b"\0-m\0api" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
-                return
-        pytest.fail("no API process")
+    @contextlib.contextmanager
+    def without_api(self):
+        """It is killed, and its supervisor starts another one when the block ends."""
+        (pid,) = (
+            pid for pid in children(self.process.pid) if b"\0-m\0api" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            yield
+        finally:
+            os.kill(self.process.pid, signal.SIGCONT)
 
     def feedback(self):
         """The reports that verdicts are wrong."""

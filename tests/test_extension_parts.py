@@ -11,6 +11,7 @@ from node import EXTENSION, install, node
 
 from scanner import wording
 from scanner.contract import Label
+from scanner.pipeline import STAGES
 from scanner.report import palette
 from scanner.report.overlay import STRONG
 
@@ -119,6 +120,13 @@ def test_both_languages_say_all_that_is_asked_for_and_nothing_else():
     assert unused == []
 
 
+def test_every_stage_of_the_pipeline_has_words():
+    view = (EXTENSION / "shared" / "view.js").read_text(encoding="utf-8")
+    steps = re.search(r"STEPS = \{(.*)\}", view)[1]
+    assert tuple(re.findall(r"(\w+):", steps)) == STAGES
+    assert {f"step_{name}" for name in re.findall(r"'(\w+)'", steps)} <= set(messages("en"))
+
+
 def test_headlines_are_those_of_the_report():
     english = messages("en")
     assert {label: english[f"state_{label}"]["message"] for label in Label} == wording.HEADLINES
@@ -147,7 +155,7 @@ def test_colours_are_those_of_the_report(tmp_path):
     script.write_text(text + "\nconsole.log(JSON.stringify([...Array(256).keys()].map((i) => ramp.colour(i / 255))))")
     drawn = np.array(json.loads(node(str(script)).stdout))
     assert np.abs(drawn - palette.ramp()).max() <= 3
-    report = (Path(wording.__file__).parent / "report" / "page.html.j2").read_text(encoding="utf-8")
+    report = (Path(wording.__file__).parent / "report" / "tones.css.j2").read_text(encoding="utf-8")
     ours = (EXTENSION / "shared" / "palette.css").read_text(encoding="utf-8")
     for name in ("ink", "soft", "line", "well", "hot", "hot-well", "focus", "quiet", "hatch"):
         assert re.findall(rf"--{name}: (#\w+)", ours)[:2] == re.findall(rf"--{name}: (#\w+)", report)[:2], name

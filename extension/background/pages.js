@@ -43,7 +43,7 @@ async function inject(tabId, frame) {
   await chrome.scripting.executeScript({ target, files: SCRIPTS });
 }
 
-const SIGNS = { manipulated: '!', inconclusive: '?', authentic: 'ok', no_face: '–', failed: '×', offline: '×', consent: '?', checking: '…' };
+const SIGNS = { manipulated: '!', inconclusive: '~', authentic: 'ok', no_face: '–', failed: '×', offline: 'off', consent: '?', checking: '…' };
 
 /** The toolbar tells it, too: no page can draw there. @param {number} tabId @param {import('../shared/types.js').View} view */
 export async function tellToolbar(tabId, view) {

@@ -225,7 +225,7 @@ export async function resume({ started }) {
   for (const check of Object.values(all)) {
     const { id, phase } = /** @type {any} */ (check) ?? {};
     if (phase === 'following' || (started && phase === 'new')) advance(id);
-    if (started && phase === 'sending') await fail(/** @type {Check} */ (check), 'not_sent'); // the page that had it is gone
+    if (started && (phase === 'sending' || phase === 'consent')) await fail(/** @type {Check} */ (check), 'not_sent'); // the page that had it is gone
   }
 }
 

@@ -34,12 +34,13 @@ chrome.runtime.onMessage.addListener((message, sender) => {
 async function start(tab, info, frame) {
   const click = clickOf(info, tab.url ?? '');
   const [check, { theme }] = await Promise.all([begin(sourceOf(click), tab.id ?? null), loadSettings()]);
-  const stop = watchCheck(check.id, (view) => {
-    if (tab.id !== undefined) tellToolbar(tab.id, view);
+  const { id } = tab;
+  if (id !== undefined && (await showIn(id, frame, { id: check.id, click, asked: check.source, theme }))) return;
+  const stop = watchCheck(check.id, (view) => { // nothing can be shown in the page: the toolbar and the popup tell how it goes
+    if (id !== undefined) tellToolbar(id, view);
     if (!view.busy) stop();
   });
-  const shown = tab.id !== undefined && (await showIn(tab.id, frame, { id: check.id, click, asked: check.source, theme }));
-  if (!shown) await advance(check.id); // the toolbar and the popup tell how it goes
+  await advance(check.id);
 }
 
 /** A surface that shows one check, or more. @param {chrome.runtime.Port} port */
@@ -52,9 +53,16 @@ function connect(port) {
     const asked = parse(message);
     const check = asked && (await load(asked.id));
     if (!asked || !check || !mayTouch(port, check)) return;
-    if (asked.type === 'follow') stops.push(watchCheck(check.id, (view) => port.postMessage(view)));
+    if (asked.type === 'follow') stops.push(watchCheck(check.id, (view) => tell(port, view)));
     await HANDLERS[asked.type](check, /** @type {any} */ (asked), port);
   });
+}
+
+/** To who follows, and to the toolbar of the tab it stands in. @param {chrome.runtime.Port} port @param {import('../shared/types.js').View} view */
+function tell(port, view) {
+  port.postMessage(view);
+  const tab = port.sender?.tab?.id;
+  if (tab !== undefined && !isOurs(port.sender)) tellToolbar(tab, view);
 }
 
 /** @type {{ [T in Message['type']]: (check: Check, asked: Extract<Message, { type: T }>, port: chrome.runtime.Port) => unknown }} */

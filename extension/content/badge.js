@@ -22,7 +22,7 @@ var badge = (() => {
       stage.textContent = view.busy ? view.detail + (view.percent ? ` ${Math.round(view.percent)} %` : '') : '';
       stage.hidden = !view.busy;
       button.setAttribute('aria-label', [dom.say('name'), view.headline, stage.textContent, dom.say('badge_open')].filter(Boolean).join(': '));
-      host.announce(`${view.headline}. ${stage.textContent}`);
+      host.announce(`${view.headline}. ${view.busy ? view.detail : ''}`); // not each percent of it
     }
 
     return { element: reach, button, show };

@@ -18,7 +18,7 @@ var checks = (() => {
    * @property {number} retries
    * @property {boolean} reading
    * @property {boolean} told whether the worker has the file for comparison
-   * @property {{ element: HTMLElement, title: HTMLElement, stop: () => void } | null} panel
+   * @property {ReturnType<typeof panel.make> | null} panel
    * @property {{ layer: HTMLElement, move: () => void } | null} overlay
    */
 
@@ -69,12 +69,13 @@ var checks = (() => {
   /** @param {Shown} shown @param {View} view */
   async function update(shown, view) {
     const asks = view.state === 'consent' && shown.view?.state !== 'consent';
+    const before = shown.view;
     const changed = JSON.stringify({ ...view, when: '', thumb: '', remembered: '' }) !== JSON.stringify({ ...shown.view, when: '', thumb: '', remembered: '' });
     shown.view = view;
     shown.badge.show(view);
     if (!view.faces.length && !view.regions.length) hideOverlay(shown);
-    if (shown.panel && changed) open(shown);
-    else if (asks) open(shown);
+    const same = before?.state === view.state && JSON.stringify(before.disputed) === JSON.stringify(view.disputed);
+    if (asks || (shown.panel && changed && !(same && shown.panel.isWritten()))) open(shown);
     settle(shown);
     if (view.wanted && !shown.reading && shown.anchor) {
       shown.reading = true;
@@ -111,14 +112,18 @@ var checks = (() => {
       send: (message) => send(shown, message),
       close: () => close(shown),
       remove: () => remove(shown),
+      again: () => open(shown),
       seek: (time) => seek(shown, time),
       overlay: { shown: shown.overlay !== null, possible: overlay.isPossible(shown.anchor, view), toggle: (on) => (on ? showOverlay(shown) : hideOverlay(shown)) },
       element: shown.anchor?.element ?? null,
     });
     made.element.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => event.key === 'Escape' && close(shown));
     const reach = dom.el('div', { class: 'stage-area', click: (/** @type {Event} */ event) => event.target === reach && close(shown) }, made.element);
-    if (again) again.element.parentElement?.replaceWith(reach);
-    else shown.badge.element.after(reach);
+    if (again) {
+      reach.classList.add('again');
+      again.element.parentElement?.replaceWith(reach);
+      made.resume(again);
+    } else shown.badge.element.after(reach);
     shown.panel = made;
     shown.badge.button.setAttribute('aria-expanded', 'true');
     settle(shown);

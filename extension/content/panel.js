@@ -6,7 +6,7 @@ var panel = (() => {
 
   /** @typedef {import('../shared/types.js').View} View */
   /** @typedef {{ send: (message: object) => void, close: () => void, remove: () => void, seek: (time: number) => void,
-   *   overlay: { shown: boolean, possible: boolean, toggle: (on: boolean) => void }, element: Element | null }} Acts */
+   *   again: () => void, overlay: { shown: boolean, possible: boolean, toggle: (on: boolean) => void }, element: Element | null }} Acts */
 
   /** @param {View} view @param {Acts} acts */
   function make(view, acts) {
@@ -14,6 +14,7 @@ var panel = (() => {
     const strip = view.timeline && timeline.strip(view.timeline, player, acts.seek);
     const wrong = complaint(view, acts);
     const title = dom.el('h2', { id: 'title', tabindex: -1 }, view.headline);
+    const judged = facts(view);
     const card = dom.el(
       'div', { class: `panel is-${view.state}`, role: 'dialog', 'aria-labelledby': 'title' },
       dom.el('header', {}, draw.mark(view.state), title, icon('close', 'M8 8l16 16M24 8 8 24', acts.close)),
@@ -29,10 +30,19 @@ var panel = (() => {
         notes(view),
         strip && strip.element,
         faces(view, acts.element),
-        facts(view)),
+        judged),
       actions(view, acts, wrong.open),
     );
-    return { element: card, title, stop: () => strip?.stop() };
+    const body = card.querySelector('.body');
+    /** Where somebody was in the panel that this one replaces. @returns {{ top: number, opened: boolean }} */
+    const spot = () => ({ top: body.scrollTop, opened: Boolean(judged?.open) });
+    /** @param {{ spot: () => { top: number, opened: boolean } }} before */
+    const resume = (before) => {
+      const { top, opened } = before.spot();
+      if (judged) judged.open = opened;
+      body.scrollTop = top;
+    };
+    return { element: card, title, stop: () => strip?.stop(), isWritten: wrong.isOpen, spot, resume };
   }
 
   /** @param {string} name @param {string} path @param {() => void} act */
@@ -111,7 +121,7 @@ var panel = (() => {
   }
 
   /** What is wrong with the verdict, and who may know; nothing is sent but by the button that says where to. @param {View} view @param {Acts} acts */
-  function complaint(view, { send }) {
+  function complaint(view, { send, again }) {
     /** @param {string} value */
     const choice = (value) => {
       const input = dom.el('input', { type: 'radio', name: 'expected', value });
@@ -135,11 +145,11 @@ var panel = (() => {
     );
     const open = () => {
       element.hidden = !element.hidden;
-      if (element.hidden) return;
+      if (element.hidden) return again(); // with what came in while somebody wrote
       element.scrollIntoView({ block: 'nearest' });
       choices.map((label) => label.firstChild).find((input) => input.checked)?.focus();
     };
-    return { element, open };
+    return { element, open, isOpen: () => !element.hidden };
   }
 
   /** @param {View} view @param {Acts} acts @param {() => void} complain */

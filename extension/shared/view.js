@@ -9,8 +9,8 @@ import { ago, clock, counted, labelOf, moment, number, sentence, shortAddress } 
 /** @typedef {import('./types.js').State} State */
 /** @typedef {import('./words.js').Say} Say */
 
-/** What a waiting person is told; each step covers some of the pipeline's stages. */
-const STEPS = { fetch: 'fetching', decode: 'decoding', detect: 'finding_faces', crop: 'finding_faces', score: 'judging', judge: 'judging' };
+/** What a waiting person is told, by the pipeline's stages. */
+export const STEPS = { fetch: 'fetching', recall: 'decoding', decode: 'decoding', score: 'looking', judge: 'judging' };
 /** Failures of fetching: what this browser shows, it can send instead. */
 const UNFETCHED = new Set([
   'unreachable', 'blocked_address', 'gone', 'forbidden', 'rate_limited', 'source_failed', 'too_many_redirects',
