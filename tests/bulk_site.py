@@ -34,6 +34,7 @@ class Site:
         self.paths = collections.Counter()
         self.allowed = {}  # host -> (tokens, last time) of hosts that limit
         self.rate = 5.0
+        self.spoken = asyncio.Event()  # set in `loop`: from now on the silent answer
         self.loop = asyncio.new_event_loop()
         self.port = 0
         self.tasks = set()
@@ -90,8 +91,9 @@ class Site:
             writer.write(b"x")
             await writer.drain()
 
-    async def _silent(self, _path, _writer, _host):
-        await asyncio.sleep(3600)
+    async def _silent(self, path, writer, host):
+        await self.spoken.wait()
+        await self._broken(path, writer, host)
 
     async def _limiting(self, path, writer, host):
         now = time.monotonic()

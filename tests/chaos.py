@@ -23,7 +23,7 @@ import aiohttp
 import redis
 from crew import children
 from origin import ALLOWED, Origin, jpeg
-from serving import free_port
+from ports import free_port
 
 from scanner.service.embedded import socket_url
 
@@ -208,14 +208,15 @@ class Rig:
         return {name: len(pids) for name, pids in self.processes().items()}
 
     def signal(self, kind, number):
-        """Send a signal to one process of a kind, any of them; out: its pid, None when there is none."""
+        """Send a signal to one process of a kind, any of them; out: its pid, None when it hit nothing."""
         pids = self.processes().get(kind)
         if not pids:
             return None
         pid = random.choice(pids)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        return pid
+            return pid
+        return None
 
     def memory(self):
         """Resident bytes of the API and of each worker, by pid."""

@@ -101,6 +101,7 @@ def assert_stroke(mask, distance, diameter=BRUSH):
 def seen(page):
     """The colour that stands on the screen at the middle of every pixel of the picture (H, W, 3)."""
     page.mouse.move(5, 5)  # the outline of the pen is no part of it
+    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")  # as is the page
     screen = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), int)
     (x0, y0), (x1, y1) = place(page, 0.5, 0.5), place(page, WIDTH - 0.5, HEIGHT - 0.5)
     xs, ys = np.linspace(x0, x1, WIDTH).round().astype(int), np.linspace(y0, y1, HEIGHT).round().astype(int)

@@ -134,7 +134,7 @@ def test_a_url_is_watched_from_the_queue_to_its_verdict(page, served):
     )
     assert page.title() == "Signs of manipulation – laescan"
     over = page.locator(".picture .over")
-    assert over.evaluate("image => image.naturalWidth") == 800
+    expect(over).to_have_js_property("naturalWidth", 800)  # once it is decoded
     page.get_by_text("Show the evidence on the picture").click()
     expect(over).to_have_css("opacity", "0")
 

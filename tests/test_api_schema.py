@@ -4,7 +4,6 @@ LAESCAN_SCHEMA_EXAMPLES sets how many requests are made of each operation at mos
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 import redis
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from ports import free_port
 from redis_server import redis_in
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
@@ -29,7 +29,7 @@ MADE = {"requests": 0}
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """`python -m api` in a process of its own, on a port that was free a moment ago."""
+    """`python -m api` in a process of its own, on a port that is free."""
     folder = tmp_path_factory.mktemp("api")
     with redis_in(folder / "redis") as redis_url:
         with redis.Redis.from_url(redis_url) as client:
@@ -55,12 +55,6 @@ def address(tmp_path_factory):
             process.terminate()
             assert process.wait(20) == 0
     assert "Traceback" not in log.read_text(), log.read_text()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until_it_answers(url, process, log):

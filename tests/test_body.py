@@ -141,14 +141,6 @@ def test_a_stall_after_a_good_start_is_too_slow(origin, tmp_path, monkeypatch):
     fails(errors.TimedOut, origin.url("/a"), tmp_path)
 
 
-def test_a_picture_has_less_time_than_a_video(origin, tmp_path):
-    clip = video(frames=40)
-    for path, start in (("/picture", JPEG), ("/video", clip)):
-        origin.routes[path] = trickle(start + b"\0" * 4096, pause_s=0.1, piece=b"\0" * 20_000, times=7)
-    fails(errors.TimedOut, origin.url("/picture"), tmp_path, image_timeout_s=0.4)
-    assert take(origin.url("/video"), tmp_path, image_timeout_s=0.4).size_bytes == len(clip) + 4096 + 140_000
-
-
 def test_a_cancelled_fetch_leaves_nothing(origin, tmp_path):
     origin.routes["/a"] = trickle(BIG_JPEG)
 

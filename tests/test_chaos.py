@@ -17,7 +17,7 @@ async def short_torment(folder):
         loading = asyncio.create_task(rig.load(rig.sources.good(12) + rig.sources.bad()))
         for kind in ("horse", "api", "redis"):
             await asyncio.sleep(0.1)
-            rig.signal(kind, signal.SIGKILL)
+            assert await rig.until(lambda kind=kind: rig.signal(kind, signal.SIGKILL)), f"no {kind} to kill"
         ids = await loading
         flaws = await rig.flaws(ids)
         codes = rig.codes()

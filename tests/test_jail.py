@@ -224,14 +224,18 @@ def test_jobs_run_side_by_side_from_threads(prison, tmp_path):
 def test_a_slow_job_does_not_hold_up_the_others(prison, tmp_path):
     async def both():
         with (tmp_path / "a").open("wb+") as one, (tmp_path / "b").open("wb+") as other:
-            slow = asyncio.create_task(asyncio.to_thread(prison.run, "sleep", one.fileno(), {"seconds": 1.5}, **ROOMY))
-            await asyncio.sleep(0)
+            slow = asyncio.create_task(asyncio.to_thread(prison.run, "sleep", one.fileno(), {}, **ROOMY))
+            while not (asleep := processes_below(prison._server.process.pid) - before):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
             await asyncio.to_thread(prison.run, "echo", other.fileno(), {}, **ROOMY)
-            was_running = not slow.done()
-            await slow
-            return was_running
+            assert not slow.done()
+            for pid in asleep:
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(DecoderFailed):
+                await slow
 
-    assert asyncio.run(both())
+    before = processes_below(prison._server.process.pid)
+    asyncio.run(both())
 
 
 def test_nothing_is_left_open_or_undead(prison, source):

@@ -5,6 +5,7 @@ moves when everybody waits, so that the last moment that is in time is tried, to
 """
 
 import asyncio
+import contextlib
 import gzip
 import io
 import tempfile
@@ -27,11 +28,12 @@ from service import URL, served
 
 from scanner import errors
 from scanner.bulk.dispatch import host_of
+from scanner.cache.validators import NO_VALIDATORS
 from scanner.contract import Label, ModelInfo
 from scanner.detection.faces import FaceDetector
 from scanner.fetching import extractor, pace
 from scanner.fetching.egress import AddressPolicy
-from scanner.fetching.fetch import _pieces, parse_url
+from scanner.fetching.fetch import _Asking, _download, _pieces, parse_url
 from scanner.fetching.proxy import Budget, FilteringProxy
 from scanner.formats import ALLOWED as FORMATS
 from scanner.pipeline import Scanner
@@ -225,8 +227,8 @@ class Clock(asyncio.SelectorEventLoop):
         return self.now_s
 
 
-def bodied(pieces, **settings):
-    """Read a body whose pieces come after so many seconds each; out: the bytes, and when they were all there."""
+def clocked(pieces, read):
+    """What `read` makes of an answer whose pieces come after so many seconds each."""
 
     async def run():
         loop = asyncio.get_running_loop()
@@ -241,14 +243,22 @@ def bodied(pieces, **settings):
             content.feed_eof()
 
         sending = asyncio.create_task(send())
-        response = SimpleNamespace(headers={}, content=content)
         try:
-            return b"".join([piece async for piece in _pieces(response, Settings(**settings))])
+            return await read(SimpleNamespace(headers={}, content=content, content_length=None, url=URL))
         finally:
             sending.cancel()
 
     with asyncio.Runner(loop_factory=Clock) as runner:
         return runner.run(run())
+
+
+def bodied(pieces):
+    """The bytes of a body."""
+
+    async def read(response):
+        return b"".join([piece async for piece in _pieces(response, Settings())])
+
+    return clocked(pieces, read)
 
 
 @pytest.mark.parametrize(("after_s", "is_in_time"), [(9.999, True), (10.001, False), (1e6, False)])
@@ -278,6 +288,19 @@ def test_a_stall_shorter_than_the_window_is_forgiven_and_a_longer_one_is_not():
     assert len(bodied([(0, b"x"), (0, burst), (pace.WINDOW_S - 0.01, burst), (0.5, burst)])) == 600_001
     with pytest.raises(errors.TimedOut):
         bodied([(0, b"x"), (0, burst), (2 * pace.WINDOW_S + 0.01, burst)])
+
+
+@pytest.mark.parametrize(("data", "limit_s"), [(jpeg(), 60), (video(), 300)], ids=["picture", "video"])
+def test_a_picture_has_less_time_than_a_video(data, limit_s, tmp_path, monkeypatch):
+    async def read(response):
+        monkeypatch.setattr("scanner.fetching.fetch._follow", lambda *_: contextlib.nullcontext(response))
+        path = tmp_path / "download"
+        return await _download(parse_url(URL, Settings()), URL, path, Settings(), None, _Asking(NO_VALIDATORS, None))
+
+    body = [(0, data + bytes(4096)), *((4, bytes(100_000)) for _ in range(limit_s // 4 - 1))]
+    assert clocked(body, read).size_bytes == len(data) + 4096 + 100_000 * (limit_s // 4 - 1)
+    with pytest.raises(errors.TimedOut):
+        clocked([*body, (4.001, b"late")], read)
 
 
 @pytest.mark.parametrize(("kind", "data"), [("image_timeout_s", jpeg()), ("video_timeout_s", video())])

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -91,10 +90,8 @@ def test_workers_scan_a_list_and_one_that_dies_loses_nothing(site, tmp_path, mon
 def test_without_a_redis_it_says_so(tmp_path):
     (tmp_path / "list.txt").write_text("x.jpg\n")
     plan = Plan(source=str(tmp_path / "list.txt"), out=tmp_path / "out.jsonl", queue=f"unix://{tmp_path}/none")
-    begun = time.monotonic()
     with pytest.raises(ElsewhereError, match="no Redis answers"):
         asyncio.run(run(plan, Settings()))
-    assert time.monotonic() - begun < 30
 
 
 def _scanned(urls):
