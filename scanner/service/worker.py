@@ -96,17 +96,18 @@ class Worker(SimpleWorker):
         """Listen to no remote command: rq's can stop a worker and name its jobs' functions."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Say that this worker lives; where rq says it three times per job, once in a while is enough.
+        """Between two scans: say that this worker lives; a horse that died meanwhile is missed here."""
+        self._tell(timeout, pipeline)
+        self._stable.ready()
 
-        A horse that died between two scans is missed here.
-        """
+    def _tell(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Say that this worker lives; where rq says it three times per job, once in a while is enough."""
         if timeout is None and pipeline is None:
             if time.monotonic() < self._told_s + _TELL_EVERY_S:
                 return
             self._told_s = time.monotonic()
             register(self)  # again: a Redis that was emptied has no list of workers any more
         super().heartbeat(timeout, pipeline)
-        self._stable.ready()
 
     def reorder_queues(self, reference_queue: Queue) -> None:
         """Interactive first, but not always."""
@@ -167,7 +168,7 @@ class Worker(SimpleWorker):
                 self._stable.kill()
                 return
             with contextlib.suppress(RedisError):
-                self.heartbeat()
+                self._tell()  # no more: another horse in the place of one that just died would know of no task
             if time.monotonic() > deadline_s:
                 self._stable.kill()
                 words = f"the scan took longer than {self._settings.scan_timeout_s:g} s and was stopped"
