@@ -1,5 +1,6 @@
 """Settings and a Redis in, the web application out: everything that lives as long as the process is made here, once."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Final
@@ -12,7 +13,10 @@ from redis.backoff import NoBackoff
 from api.access import Door
 from api.assets import DESCRIPTION
 from api.bodies import BATCH_BYTES, DRESS
+from api.changes import Changes
+from api.kept import Kept
 from api.limits import Limiter
+from api.line import Line
 from api.lookups import Lookups
 from api.metrics import Metrics
 from api.middleware import ANY, Edge
@@ -21,7 +25,7 @@ from api.routes import ENDPOINTS
 from api.service import SERVICE, Service
 from api.tokens import Tokens
 from scanner.cache.failures import Failures
-from scanner.cache.verdicts import VerdictCache
+from scanner.cache.verdicts import FOLLOW, TOLD_BY, VerdictCache
 from scanner.receipts import Signer
 from scanner.service.jobs import Jobs
 from scanner.service.ledger import Ledger
@@ -48,7 +52,9 @@ def connect(url: str) -> Redis:
 def make_app(settings: Settings, redis: Redis) -> web.Application:
     """The application; the client is closed with it. Jobs go to `settings.redis_url`."""
     memory = connect(settings.cache_url) if settings.cache_url else redis
-    ledger, cache = Ledger(redis, settings), VerdictCache(memory, settings)
+    line, kept = Line(memory, FOLLOW), Kept()
+    changes = Changes(memory, TOLD_BY, kept.change)
+    ledger, cache = Ledger(redis, settings), VerdictCache(memory, settings, follow=line)
     metrics = Metrics(ledger, cache)
     door = Door(settings, Tokens(redis), Limiter(redis))
     edge = Edge(door, metrics)
@@ -63,6 +69,8 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
         jobs=jobs,
         failures=Failures(memory),
         lookups=Lookups(cache),
+        kept=kept,
+        changes=changes,
         metrics=metrics,
         signer=Signer(settings),
     )
@@ -73,7 +81,11 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
     app.router.add_route(ANY, "/{path:.*}", edge.lost())
 
     async def close(_app: web.Application) -> AsyncIterator[None]:
+        listening = asyncio.create_task(changes.listen())
         yield
+        listening.cancel()
+        await asyncio.wait([listening])
+        await line.aclose()
         await redis.aclose()
         await memory.aclose()
         jobs.close()

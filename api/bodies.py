@@ -48,11 +48,13 @@ def refuse_length(request: web.Request, limit_bytes: int) -> None:
 
 def read_query(request: web.Request, kind: type[T]) -> T:
     """The query string as `kind`, each name once; raises Invalid."""
-    if len(request.query) != len(set(request.query)):
+    pairs = list(request.query.items())
+    given = dict(pairs)
+    if len(given) != len(pairs):
         msg = "a parameter is given twice"
         raise Invalid(msg)
     try:
-        return msgspec.convert(dict(request.query), kind, strict=False)
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise Invalid(str(error)) from error
 

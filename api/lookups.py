@@ -1,12 +1,12 @@
-"""Keys of single lookups in, verdicts out: what is asked in the same moment goes to Redis in one round trip.
+"""Keys of single lookups in, verdicts out: what is asked while Redis answers is asked of it next, in one round trip.
 
-One reason: a lookup costs Redis 10 us and Python 100 us, nearly all of it spent on the round trip. 32 callers at once
-make one script call instead of 32, and what was answered within the last second is answered again as it is.
+One reason: a lookup costs Redis 10 us, a round trip costs Python many times that. 32 callers at once make a script call
+or two instead of 32.
 """
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import defaultdict
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -15,9 +15,9 @@ from scanner.cache.verdicts import VerdictCache
 from scanner.contract import Verdict
 
 FRESH_S: Final = 1.0
-"""A verdict is repeated for so long; that nothing is known never is."""
-MOST_ANSWERS: Final = 2_048
-"""Answers kept: 2 kB each as a rule, 4 MB."""
+"""Who judges is asked so often; it changes with the weights."""
+Asked = tuple[str, asyncio.Future[Verdict | None]]
+"""A key and who waits for its verdict."""
 
 
 class Lookups:
@@ -25,57 +25,46 @@ class Lookups:
 
     def __init__(self, cache: VerdictCache) -> None:
         self._cache = cache
-        self._answers: OrderedDict[tuple[str, str], tuple[float, bytes]] = OrderedDict()
-        self._waiting: dict[tuple[str, str], list[tuple[str, asyncio.Future[Verdict | None]]]] = {}
+        self._waiting: defaultdict[tuple[str, str], list[Asked]] = defaultdict(list)  # by tenant and model
+        self._asking: asyncio.Task[None] | None = None
         self._model: tuple[float, str | None] = (0.0, None)
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def answer(self, tenant: str, query: str) -> bytes | None:
-        """What this tenant was told within the last second when it asked the very same."""
-        kept = self._answers.get((tenant, query))
-        return kept[1] if kept is not None and kept[0] > time.monotonic() else None
-
-    def keep(self, tenant: str, query: str, answer: bytes) -> None:
-        """Remember an answer for a second."""
-        self._answers[tenant, query] = (time.monotonic() + FRESH_S, answer)
-        self._answers.move_to_end((tenant, query))
-        if len(self._answers) > MOST_ANSWERS:
-            self._answers.popitem(last=False)
 
     async def model_id(self) -> str | None:
         """Who judges, as of the last second."""
         until, model_id = self._model
         if until < time.monotonic() or model_id is None:
+            self._model = (time.monotonic() + FRESH_S, model_id)  # who comes meanwhile gets the last answer
             model = await self._cache.model()
             model_id = None if model is None else model.model_id
             self._model = (time.monotonic() + FRESH_S, model_id)
         return model_id
 
     async def find(self, key: str, *, tenant: str, model_id: str) -> Verdict | None:
-        """The verdict at a URL or a sha256, asked together with all that is asked in this turn of the event loop."""
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[Verdict | None] = loop.create_future()
-        waiting = self._waiting.get((tenant, model_id))
-        if waiting is None:
-            waiting = self._waiting[tenant, model_id] = []
-            loop.call_soon(self._send, tenant, model_id)
-        waiting.append((key, found))
+        """The verdict at a URL or a sha256."""
+        found: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
+        self._waiting[tenant, model_id].append((key, found))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all())
         return await found
 
-    def _send(self, tenant: str, model_id: str) -> None:
-        task = asyncio.create_task(self._ask(tenant, model_id, self._waiting.pop((tenant, model_id))))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _ask(self, tenant: str, model_id: str, asked: list[tuple[str, asyncio.Future[Verdict | None]]]) -> None:
+    async def _ask_all(self) -> None:
+        """One round trip after the other, each for all who wait by then, until nobody does."""
         try:
-            found = await self._cache.look_up_many([key for key, _ in asked], tenant=tenant, model_id=model_id)
+            while self._waiting:
+                tenant, model_id = longest = next(iter(self._waiting))
+                await self._ask(self._waiting.pop(longest), tenant, model_id)
+        finally:
+            self._asking = None
+
+    async def _ask(self, asked: list[Asked], tenant: str, model_id: str) -> None:
+        try:
+            verdicts = await self._cache.look_up_many([key for key, _ in asked], tenant=tenant, model_id=model_id)
         except (RedisError, OSError) as error:  # handed on to everyone who asked
-            for _, future in asked:
-                if not future.done():
-                    future.set_exception(error)
+            for _, found in asked:
+                if not found.done():
+                    found.set_exception(error)
             return
-        for (_, future), verdict in zip(asked, found, strict=True):
+        for (_, found), verdict in zip(asked, verdicts, strict=True):
             self._cache.counts["miss" if verdict is None else "hit"] += 1
-            if not future.done():
-                future.set_result(verdict)
+            if not found.done():
+                found.set_result(verdict)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from api.changes import Changes
+from api.kept import Kept
 from api.lookups import Lookups
 from scanner.cache.failures import Failures
 from scanner.cache.verdicts import VerdictCache
@@ -34,6 +36,8 @@ class Service:
     jobs: Jobs
     failures: Failures
     lookups: Lookups
+    kept: Kept
+    changes: Changes
     metrics: "Metrics"
     signer: Signer
 

@@ -25,18 +25,20 @@ KEEP_PREFIX_S: Final = 300
 async def one(request: web.Request) -> web.Response:
     """GET /v1/verdicts?url=|sha256=|phash=."""
     service, tenant = request.app[SERVICE], request[caller_key].tenant
-    query = request.rel_url.raw_query_string
-    body = service.lookups.answer(tenant, query)
+    question, changes = (tenant, request.rel_url.raw_query_string), service.kept.changes
+    body = service.kept.answer(question) if service.changes.is_heard else None
     if body is None:
-        found = await _found(service, tenant, read_query(request, VerdictQuery))
-        body = msgspec.json.encode(Verdicts([verdict for verdict in found if verdict is not None]))
-        if any(found):  # what is not known yet may be in a moment
-            service.lookups.keep(tenant, query, body)
+        asked = read_query(request, VerdictQuery)
+        found = [verdict for verdict in await _found(service, tenant, asked) if verdict is not None]
+        body = msgspec.json.encode(Verdicts(found))
+        if found and asked.phash is None:  # what is not known yet may be in a moment
+            keys = service.cache.keys_of(found[0], url=asked.url, tenant=tenant)
+            service.kept.keep(question, body, keys, changes=changes)
     return web.Response(body=body, content_type="application/json")
 
 
 async def _found(service: Service, tenant: str, asked: VerdictQuery) -> list[Verdict | None]:
-    if sum(key is not None for key in (asked.url, asked.sha256, asked.phash)) != 1:
+    if (asked.url, asked.sha256, asked.phash).count(None) != 2:
         msg = "give exactly one of url, sha256 and phash"
         raise Invalid(msg)
     key = asked.sha256 if asked.url is None else clean_url(asked.url, service.settings)

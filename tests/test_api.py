@@ -455,7 +455,7 @@ def test_lookups_of_the_same_moment_are_one_round_trip_and_are_not_mixed_up(serv
         found = await asyncio.gather(*asked)
         assert [verdict is not None for verdict in found] == [True, False, True, False] * 8
         assert (await api.service.redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 1
-        path = f"/v1/verdicts?url={URL}"  # kept for a second, but for one tenant
+        path = f"/v1/verdicts?url={URL}"  # kept, but for one tenant
         assert len((await api.ask("GET", path))[1]["verdicts"]) == 1
         assert (await api.ask("GET", path, headers=other))[1] == {"verdicts": []}
 

@@ -18,8 +18,8 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
@@ -39,12 +39,15 @@ DAY_S = 86_400
 VERDICT_TTL_S, UNSURE_TTL_S, URL_TTL_S = 30 * DAY_S, 7 * DAY_S, DAY_S
 PREFIX_BITS = 12  # 4,096 buckets: 244 digests in each at a million entries
 MAX_PREFIX_ANSWERS = 1_000
+_MODEL_KEY = f"{PREFIX}model"
+TOLD_BY = (f"{PREFIX}u:", f"{PREFIX}v:", _MODEL_KEY)
+"""Prefixes of the keys on which what is looked up stands."""
 _JUDGING = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
 _HEX = re.compile(r"[0-9a-f]{64}")
 T = TypeVar("T")
 
 # Answers (first, verdict) for each key: a pointer begins with the sha256 under which the verdict is.
-_FOLLOW = """
+FOLLOW = """
 local function get(key)
     local value = redis.pcall('GET', key)
     return type(value) == 'string' and value
@@ -78,13 +81,13 @@ class _Remembered(msgspec.Struct, frozen=True, array_like=True):
 class VerdictCache:
     """The exact tiers; every method raises redis.RedisError when Redis is away, and only then."""
 
-    def __init__(self, redis: Redis, settings: Settings | None = None) -> None:
+    def __init__(self, redis: Redis, settings: Settings | None = None, *, follow: "_Follow | None" = None) -> None:
         self._redis = redis
         given, usual = settings or Settings(), Settings()
         self._url_fresh_s = given.url_fresh_s
         changed = [(name, getattr(given, name)) for name in _JUDGING if getattr(given, name) != getattr(usual, name)]
         self._changes = "".join(f",{name}={value}" for name, value in changed)
-        self._follow = redis.register_script(_FOLLOW)
+        self._follow: _Follow = follow or redis.register_script(FOLLOW)
         self.counts: Counter[str] = Counter()
         """Hits by tier and misses of this process."""
 
@@ -159,12 +162,17 @@ class VerdictCache:
 
     async def model(self) -> ModelInfo | None:
         """Who judges now, as the engine's side last announced it: what to ask for before any model is loaded."""
-        value = await self._redis.get(f"{PREFIX}model")
+        value = await self._redis.get(_MODEL_KEY)
         try:
             return None if value is None else decoded(_MODEL, raw(value))
         except ValueError:
             await self._corrupt("model", 1)
             return None
+
+    def keys_of(self, verdict: Verdict, *, url: str | None, tenant: str) -> list[bytes]:
+        """On which keys it stands that this verdict is what was looked up."""
+        names = [_MODEL_KEY, self._verdict_key(verdict.model.model_id, verdict.media.sha256)]
+        return [name.encode() for name in (names if url is None else [*names, _url_key(url, tenant)])]
 
     # ------------------------------------------------------------ remember
 
@@ -204,7 +212,7 @@ class VerdictCache:
 
     async def announce(self, model: ModelInfo) -> None:
         """Say who judges from now on."""
-        await self._redis.set(f"{PREFIX}model", msgspec.msgpack.encode(model))
+        await self._redis.set(_MODEL_KEY, msgspec.msgpack.encode(model))
 
     # ------------------------------------------------------------ look after
 
@@ -245,7 +253,7 @@ class VerdictCache:
         """What lies at each key or where it points to; URLs looked at longer ago than `max_age_s` lead nowhere."""
         if not keys:
             return []
-        answers = await self._follow(keys=keys, args=[self._verdict_key(model_id, "")])
+        answers = await self._follow(keys, [self._verdict_key(model_id, "")])
         now = time.time()
         oldest_s = now - (self._url_fresh_s if max_age_s is None else max_age_s)
         found: list[T | None] = []
@@ -339,6 +347,7 @@ def _verdict_in(sha256: str, value: bytes, model_id: str, now: float) -> Verdict
 
 
 _Reader = Callable[[str, bytes, str, float], T]
+_Follow = Callable[[Sequence[str], Sequence[str]], Awaitable[Any]]
 _REMEMBERED = msgspec.msgpack.Decoder(_Remembered)
 _MODEL = msgspec.msgpack.Decoder(ModelInfo)
 _POINTER = msgspec.msgpack.Decoder(tuple[float, Validators])
