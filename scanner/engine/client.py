@@ -40,8 +40,13 @@ class EngineClient:
         self._settings = settings
 
     @classmethod
-    def open(cls, settings: Settings, *, path: Path | None = None) -> "EngineClient":
-        """Ask the engine at `path` (default: the settings') who it is; waits for one that starts. Raises NoEngine."""
+    def open(
+        cls, settings: Settings, *, path: Path | None = None, is_over: Callable[[], bool] = lambda: False
+    ) -> "EngineClient":
+        """Ask the engine at `path` (default: the settings') who it is; waits for one that starts. Raises NoEngine.
+
+        Once it is over no further engine is waited for: a thread cannot be cancelled.
+        """
         path = path or wire.socket_path(settings)
         deadline_s = time.monotonic() + settings.engine_timeout_s
         pauses = _Pauses()
@@ -50,7 +55,7 @@ class EngineClient:
                 there = status(path, timeout_s=deadline_s - time.monotonic())
             except NoEngine:
                 pause_s = pauses.next()
-                if time.monotonic() + pause_s >= deadline_s:
+                if is_over() or time.monotonic() + pause_s >= deadline_s:
                     raise
                 time.sleep(pause_s)
                 continue

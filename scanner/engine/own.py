@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -31,20 +32,25 @@ _LAST_WORDS = 500  # characters of them that somebody is told
 async def engine_for(settings: Settings) -> AsyncIterator[EngineClient]:
     """A client of the engine at the settings' place, or of our own; raises BadWeights or NoEngine."""
     path = wire.socket_path(settings)
-    with contextlib.suppress(NoEngine):
-        await asyncio.to_thread(status, path, timeout_s=1.0)
+    if await asyncio.to_thread(_answers, path):
         yield await asyncio.to_thread(EngineClient.open, settings, path=path)
         return
     with scratch_folder() as folder:
-        path = folder / "engine.sock"
-        own = _OwnEngine(path)
+        own = _OwnEngine(folder / "engine.sock")
         await own.start()
-        keeping = asyncio.create_task(own.keep())
-        try:
-            yield await own.client(settings)
-        finally:
-            keeping.cancel()
-            await own.stop()
+        async with contextlib.AsyncExitStack() as at_end:
+            at_end.push_async_callback(own.stop)
+            client = await own.client(settings)
+            at_end.callback(asyncio.create_task(own.keep()).cancel)
+            yield client
+
+
+def _answers(path: Path) -> bool:
+    try:
+        status(path, timeout_s=1.0)
+    except NoEngine:
+        return False
+    return True
 
 
 class _OwnEngine:
@@ -70,14 +76,20 @@ class _OwnEngine:
 
     async def client(self, settings: Settings) -> EngineClient:
         """Once it answers; raises what it said when it ended instead."""
-        opening = asyncio.create_task(asyncio.to_thread(EngineClient.open, settings, path=self._path))
+        over = threading.Event()
+        opening = asyncio.create_task(
+            asyncio.to_thread(EngineClient.open, settings, path=self._path, is_over=over.is_set)
+        )
         ended = asyncio.create_task(self._process.wait())
-        await asyncio.wait((opening, ended), return_when=asyncio.FIRST_COMPLETED)
-        if ended.done() and not opening.done():
-            opening.cancel()
+        try:
+            await asyncio.wait((opening, ended), return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                return opening.result()
             raise self._why()
-        ended.cancel()
-        return await opening
+        finally:
+            over.set()
+            opening.cancel()
+            ended.cancel()
 
     async def keep(self) -> None:
         """Start it again whenever it has died; those who wait for its answer ask the next one."""
