@@ -430,11 +430,19 @@ def test_a_file_beyond_the_limit_is_not_opened_by_a_decoder(read, tmp_path):
         {"height": -3},
         {"width": 0},
         {"time_s": "soon"},
+        {"time_s": float("nan")},
+        {"index": -1},
+        {"more": 1},
+        {"sheet": {"duration_s": float("inf")}},
+        {"sheet": {"width": 10**9}},
+        {"sheet": {"warnings": ["w" * 1_001]}},
     ],
 )
 def test_a_decoder_that_lies_about_its_frames_is_not_believed(frame, tmp_path):
+    """`more`: the same pixels told of again, as often as one likes, would be looked at as often."""
     honest = {"index": 0, "time_s": None, "width": 10, "height": 10, "offset": 0}
-    answer = {"kind": "image", "width": 10, "height": 10, "frames": [honest | frame]}
+    more, sheet = [honest] * frame.pop("more", 0), frame.pop("sheet", {})
+    answer = {"kind": "image", "width": 10, "height": 10, "frames": [honest | frame, *more], **sheet}
     path = tmp_path / "a.png"
     path.write_bytes(media.picture("png"))
 

@@ -106,6 +106,16 @@ def test_pixel_bombs_are_refused_by_their_headers(read, peak, bomb):
     assert peak() - base < 64_000_000
 
 
+def test_a_side_that_no_warp_and_no_jpeg_takes_is_refused(read):
+    """50 Mpx in one line ended as a bug of ours, or as 30 s of detection and drawings that could not be made."""
+    for width, height in ((32_767, 1), (1, 50_000_000), (70_000, 300)):
+        with pytest.raises(TooManyPixels, match=f"{width}x{height}; a side may have 32,766"):
+            read(media.png_bomb(width, height))
+    with pytest.raises(TooManyPixels, match="32,766"):
+        read(media.picture("jpeg", Image.new("RGB", (40_000, 8))))
+    assert read(media.png_bomb(32_766, 2)).width == 32_766
+
+
 def test_pictures_at_the_limit_stay_within_memory(read, peak):
     base = read(media.picture("png")) and peak()
     frame = read(media.png_bomb(7_000, 7_000)).frames[0]

@@ -6,6 +6,7 @@ One reason: no codec library is ever imported where it could reach something.
 """
 
 import functools
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def decode(path: Path, *, jail: Jail, settings: Settings, max_frames: int | None
             answer, payload = run(found.kind)
     finally:
         os.close(descriptor)
-    return _unpack(answer, payload, found)
+    return _unpack(answer, payload, found, wanted)
 
 
 def _open(path: Path) -> int:
@@ -113,10 +114,11 @@ def _check(head: bytes, size_bytes: int, settings: Settings) -> Format:
     return found
 
 
-def _unpack(answer: dict[str, object], payload: memoryview, found: Format) -> Decoded:
-    """Frames over the shared memory; the child is not believed where a frame lies."""
+def _unpack(answer: dict[str, object], payload: memoryview, found: Format, wanted: Wanted) -> Decoded:
+    """Frames over the shared memory; the child is not believed where a frame lies, nor that there are so many."""
     try:
         sheet = msgspec.convert(answer, Sheet)
+        _check_work(sheet, len(payload), wanted)
         frames = tuple(Frame(_view(payload, placed), placed.index, placed.time_s) for placed in sheet.frames)
     except (msgspec.ValidationError, ValueError) as error:
         msg = f"the decoder's answer makes no sense ({error}); the file is made to break decoders"
@@ -133,10 +135,19 @@ def _unpack(answer: dict[str, object], payload: memoryview, found: Format) -> De
     )
 
 
+def _check_work(sheet: Sheet, payload_bytes: int, wanted: Wanted) -> None:
+    """Raise ValueError for more to look at than was asked for: one frame told of a thousand times costs a thousand."""
+    taken_bytes = sum(CHANNELS * frame.width * frame.height for frame in sheet.frames)
+    times_s = (sheet.duration_s, *(frame.time_s for frame in sheet.frames))
+    if len(sheet.frames) > wanted.max_frames or taken_bytes > payload_bytes:
+        msg = f"{len(sheet.frames)} frames of {taken_bytes:,} bytes in {payload_bytes:,}"
+        raise ValueError(msg)
+    if not all(math.isfinite(time_s) for time_s in times_s if time_s is not None):
+        msg = "a time that is no number"
+        raise ValueError(msg)
+
+
 def _view(payload: memoryview, placed: Placed) -> npt.NDArray[np.uint8]:
     shape = (placed.height, placed.width, CHANNELS)
-    if min(*shape, placed.offset + 1) < 1:
-        msg = f"a frame of shape {shape} at {placed.offset}"
-        raise ValueError(msg)
     flat = np.frombuffer(payload, np.uint8, count=placed.height * placed.width * CHANNELS, offset=placed.offset)
     return flat.reshape(shape)

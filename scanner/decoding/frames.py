@@ -13,29 +13,35 @@ import numpy.typing as npt
 from msgspec import Meta
 
 CHANNELS = 3
+MOST_SIDE_PX = 32_766
+"""Of a picture or a video frame: OpenCV warps no longer one (SHRT_MAX - 1), and a JPEG of the evidence has 65,535."""
 _STRIP_BYTES = 4_000_000  # written at once; a whole 50 Mpx picture as bytes would cost 150 MB more
+
+
+_Side = Annotated[int, Meta(ge=1, le=4 * MOST_SIDE_PX)]  # pixels may be up to four times as wide as high
+_Count = Annotated[int, Meta(ge=0)]
 
 
 class Placed(msgspec.Struct, frozen=True):
     """One frame in the payload: (height, width, 3) uint8 from byte `offset` on."""
 
-    index: int
+    index: _Count
     time_s: float | None
-    width: int
-    height: int
-    offset: int
+    width: _Side
+    height: _Side
+    offset: _Count
 
 
 class Sheet(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of a decoder; `width` and `height` are those of the medium, upright, before any shrinking."""
 
     kind: Literal["image", "animation", "video"]
-    width: int
-    height: int
+    width: _Side
+    height: _Side
     duration_s: float | None = None
-    frame_count: int | None = None
+    frame_count: _Count | None = None
     frames: Annotated[tuple[Placed, ...], Meta(min_length=1)]
-    warnings: tuple[str, ...] = ()
+    warnings: Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(max_length=100)] = ()
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):

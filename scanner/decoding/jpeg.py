@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from scanner.decoding.frames import CHANNELS, FrameWriter, Sheet, Wanted, shrunk_size, to_answer
+from scanner.decoding.frames import CHANNELS, MOST_SIDE_PX, FrameWriter, Sheet, Wanted, shrunk_size, to_answer
 from scanner.fetching.tail import bytes_after_end
 
 _NOT_PLAIN: dict[str, Any] = {}
@@ -63,7 +63,8 @@ def decode(source: BinaryIO, payload: BinaryIO, options: dict[str, Any]) -> dict
                 return _NOT_PLAIN
             height, width = (int(side) for side in simplejpeg.decode_jpeg_header(data)[:2])
             size = (width, height)
-            if width * height > wanted.max_pixels or shrunk_size(width, height, wanted, frames=1) != size:
+            is_large = width * height > wanted.max_pixels or max(size) > MOST_SIDE_PX
+            if is_large or shrunk_size(width, height, wanted, frames=1) != size:
                 return _NOT_PLAIN
             pixels = _buffer(CHANNELS * width * height)
             simplejpeg.decode_jpeg(data, "RGB", buffer=pixels)  # strict: a mere warning of libjpeg raises

@@ -20,7 +20,7 @@ import numpy as np
 import pillow_heif
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from scanner.decoding.frames import CHANNELS, FrameWriter, Sheet, Wanted, shrunk_size, spread, to_answer
+from scanner.decoding.frames import CHANNELS, MOST_SIDE_PX, FrameWriter, Sheet, Wanted, shrunk_size, spread, to_answer
 from scanner.errors import BrokenMedia, TooManyPixels
 from scanner.fetching.tail import bytes_after_end
 
@@ -124,6 +124,9 @@ def _check_size(size: tuple[int, int], wanted: Wanted) -> None:
             f"the picture is {width}x{height}, {width * height / 1e6:.0f} megapixels; the limit is "
             f"{wanted.max_pixels / 1e6:g}; try a smaller copy"
         )
+        raise TooManyPixels(msg)
+    if max(size) > MOST_SIDE_PX:
+        msg = f"the picture is {width}x{height}; a side may have {MOST_SIDE_PX:,} pixels at most; cut it into parts"
         raise TooManyPixels(msg)
     if min(size) < 1:
         msg = f"the picture is {width}x{height}: there is nothing in it"

@@ -31,7 +31,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from scanner.decoding.frames import FrameWriter, Sheet, Wanted, shrunk_size, to_answer
+from scanner.decoding.frames import MOST_SIDE_PX, FrameWriter, Sheet, Wanted, shrunk_size, to_answer
 from scanner.errors import BrokenMedia, NoVideo, TooLong, TooManyPixels, UnsupportedMedia
 
 DEMUXERS = {"mp4": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "mpegts": "mpegts"}
@@ -197,6 +197,9 @@ def _check_size(width: int, height: int, wanted: Wanted) -> None:
     if width * height > wanted.max_pixels:
         limit = f"{wanted.max_pixels / 1e6:g} megapixels a frame"
         msg = f"the video is {width}x{height}; the limit is {limit}; try a smaller copy"
+        raise TooManyPixels(msg)
+    if max(width, height) > MOST_SIDE_PX:
+        msg = f"the video is {width}x{height}; a side may have {MOST_SIDE_PX:,} pixels at most; try a smaller copy"
         raise TooManyPixels(msg)
 
 
