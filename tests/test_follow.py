@@ -5,10 +5,11 @@ import json
 
 import pytest
 from bulk_site import Site, picture
+from origin import ALLOWED, Origin
 from test_bulk import QUICK, Glimpse, rows_of
 
 from scanner.bulk.columns import ListError
-from scanner.bulk.follow import follow_file, links_in
+from scanner.bulk.follow import Feed, follow_file, links_in
 from scanner.bulk.plan import Plan
 from scanner.bulk.run import run
 from scanner.settings import Settings
@@ -124,3 +125,98 @@ def test_growing_file_and_feed_are_followed(tmp_path):
         asyncio.run(followed(plan, 1, lambda: feed(3, 2)))
         rows = rows_of(plan.out)
         assert [json.dumps(rows[n]["source"])[-7:-1] for n in (1, 2)] == ["/2.jpg", "/3.jpg"]
+
+
+# ---------------------------------------------------------------- what a feed's server says about it
+
+
+def tagged(origin, path, *versions):
+    """Serve one version after the other; who names the version that he has hears 304 once, and then the next."""
+    left = list(enumerate(versions))
+
+    async def answer(writer, headers):
+        number, body = left[0]
+        if headers.get("if-none-match") == f'"{number}"':
+            writer.write(f'HTTP/1.1 304 Not Modified\r\nETag: "{number}"\r\n\r\n'.encode())
+        else:
+            head = f'HTTP/1.1 200 OK\r\nETag: "{number}"\r\nContent-Length: {len(body)}\r\n\r\n'
+            writer.write(head.encode() + body)
+        if len(left) > 1 and headers.get("if-none-match"):
+            left.pop(0)
+
+    origin.routes[path] = answer
+    return origin.url(path)
+
+
+def index(*addresses):
+    named = "".join(f"<sitemap><loc>{address}</loc></sitemap>" for address in addresses)
+    return f"<sitemapindex>{named}</sitemapindex>".encode()
+
+
+def sitemap(*names):
+    return "".join(
+        ["<urlset>", *(f"<url><loc>https://a.example/{name}</loc></url>" for name in names), "</urlset>"]
+    ).encode()
+
+
+def first_of(feed, count, known=()):
+    """The first entries that a feed gives, each judged as soon as it is there; out: their last names."""
+    known = set(known)
+
+    async def watch():
+        watching, found = asyncio.create_task(feed.watch()), []
+        async with asyncio.timeout(20):
+            for entry in feed.entries(known.__contains__):
+                if entry is None:
+                    await asyncio.sleep(0.005)
+                    continue
+                known.add(entry.source)
+                found.append(entry.source.rpartition("/")[2])
+                if len(found) == count:
+                    break
+        watching.cancel()
+        await asyncio.wait([watching])
+        return found
+
+    return asyncio.run(watch())
+
+
+@pytest.fixture
+def origin():
+    serving = Origin()
+    yield serving
+    serving.close()
+
+
+def feed_at(address):
+    return Feed(address, Settings(allow_networks=ALLOWED), every_s=0.01)
+
+
+def test_an_index_that_stays_the_same_hides_no_new_picture_of_its_sitemaps(origin):
+    more = tagged(origin, "/more.xml", sitemap("1.jpg"), sitemap("1.jpg", "2.jpg"))
+    assert first_of(feed_at(tagged(origin, "/index.xml", index(more))), 2) == ["1.jpg", "2.jpg"]
+
+
+def test_a_sitemap_that_is_broken_does_not_hide_the_next_one(origin):
+    more = tagged(origin, "/more.xml", sitemap("1.jpg"))
+    address = tagged(origin, "/index.xml", index(origin.url("/nowhere.xml"), more))
+    assert first_of(feed_at(address), 1) == ["1.jpg"]
+
+
+def test_what_could_not_be_read_is_asked_for_again_though_it_has_not_changed(origin):
+    half = iter([sitemap("1.jpg")[:-5]])
+
+    async def answer(writer, headers):
+        if "if-none-match" in headers:
+            writer.write(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+        else:
+            writer.write(b'HTTP/1.1 200 OK\r\nETag: "0"\r\n\r\n' + next(half, sitemap("1.jpg")))
+
+    origin.routes["/feed.xml"] = answer
+    assert first_of(feed_at(origin.url("/feed.xml")), 1) == ["1.jpg"]
+
+
+def test_a_feed_that_is_watched_for_long_remembers_no_more_than_it_names(origin):
+    feed = feed_at(tagged(origin, "/feed.xml", *(sitemap(f"{n}.jpg", f"{n + 1}.jpg") for n in range(30))))
+    assert first_of(feed, 25) == [f"{n}.jpg" for n in range(25)]
+    assert len(feed._under_way) <= 2

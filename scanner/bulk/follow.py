@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 MOST_BYTES: Final = 50_000_000
 """Of a feed; the sitemap protocol allows 52,428,800."""
 EVERY_S: Final = 300.0
-_TIMEOUT_S: Final = 60.0
+_TIMEOUT_S: Final = 300.0
+"""For one answer; the largest comes in it at 170 kB/s."""
 _MOST_SITEMAPS: Final = 1_000
 _MEDIA: Final = {"enclosure": "url", "content": "url", "thumbnail": "url"}  # RSS, and media RSS
 _LOCATIONS: Final = frozenset({"loc", "content_loc", "thumbnail_loc"})
@@ -200,38 +201,56 @@ class _Reading:
 
 
 class Feed:
-    """A feed or sitemap that is asked again and again; iterate `entries`, run `watch` beside it."""
+    """A feed or sitemap that is asked again and again; iterate `entries`, run `watch` beside it.
+
+    Who is asked again says what it names, not what is new. What has a result is known to the journal; remembered here
+    is only what came and has none yet, so this stays as small as the feed, however long it is watched.
+    """
 
     def __init__(self, url: str, settings: Settings, *, every_s: float = EVERY_S, first_row: int = 1) -> None:
         self._url, self._settings, self._every_s, self._row = url, settings, every_s, first_row
-        self._new: deque[tuple[str, str]] = deque()
-        self._seen: set[str] = set()
+        self._named: deque[tuple[str, str]] = deque()
+        self._taken = asyncio.Event()
+        self._under_way: set[str] = set()
+        self._sitemaps: list[str] = []
         self._validators: dict[str, Validators] = {}
 
     def entries(self, is_known: Callable[[str], bool]) -> Iterator[Entry | None]:
         """What came, without what earlier runs have had."""
         while True:
-            if not self._new:
-                yield None
-                continue
-            url, page = self._new.popleft()
-            if not is_known(url):
-                yield Entry(self._row, url, {"page": page})
-                self._row += 1
+            if self._named:
+                self._under_way = {url for url in self._under_way if not is_known(url)}
+            while self._named:
+                url, page = self._named.popleft()
+                if url not in self._under_way and not is_known(url):
+                    self._under_way.add(url)
+                    yield Entry(self._row, url, {"page": page})
+                    self._row += 1
+            self._taken.set()
+            yield None
 
     async def watch(self) -> None:
-        """Ask until cancelled; a feed that does not answer is asked again later."""
+        """Ask until cancelled: the feed, and the sitemaps that it named last, though it answers 304 itself."""
         async with new_session(self._settings) as session:
             while True:
-                try:
-                    async with asyncio.timeout(_TIMEOUT_S * 5):
-                        await self._ask(session, self._url, 0)
-                except (TimeoutError, aiohttp.ClientError, ScanError, ListError) as error:
-                    why = error if isinstance(error, ScanError | ListError) else "no answer"  # aiohttp quotes the URL
-                    log.warning("%s: %s; asking again in %g s", for_log(self._url), why, self._every_s)
+                await self._ask(session, self._url)
+                for sitemap in self._sitemaps:
+                    await self._ask(session, sitemap)
+                asked = {self._url, *self._sitemaps}
+                self._validators = {address: known for address, known in self._validators.items() if address in asked}
                 await asyncio.sleep(self._every_s)
 
-    async def _ask(self, session: aiohttp.ClientSession, address: str, depth: int) -> None:
+    async def _ask(self, session: aiohttp.ClientSession, address: str) -> None:
+        """Once all that came before was taken; one that does not answer, or with nonsense, is asked again later."""
+        await self._taken.wait()
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._read(session, address)
+        except (TimeoutError, aiohttp.ClientError, ScanError, ListError) as error:
+            why = error if isinstance(error, ScanError | ListError) else "no answer"  # aiohttp quotes the URL
+            log.warning("%s: %s; asking again in %g s", for_log(address), why, self._every_s)
+
+    async def _read(self, session: aiohttp.ClientSession, address: str) -> None:
         url = parse_url(address, self._settings)
         known = self._validators.get(address, NO_VALIDATORS)
         asking = session.get(
@@ -246,14 +265,12 @@ class Feed:
                 msg = f"it answers {response.status}"
                 raise ListError(msg)
             data = await _capped(response)
-            self._validators[address] = Validators.of(response.headers)
         found, sitemaps = links_in(data)
-        for url_found, page in found:
-            if url_found not in self._seen:
-                self._seen.add(url_found)
-                self._new.append((url_found, page))
-        for sitemap in sitemaps[:_MOST_SITEMAPS] if depth == 0 else ():
-            await self._ask(session, sitemap, depth + 1)
+        self._named.extend(found)
+        self._taken.clear()
+        if address == self._url:
+            self._sitemaps = sitemaps[:_MOST_SITEMAPS]
+        self._validators[address] = Validators.of(response.headers)  # last: what could not be read is asked for again
 
 
 async def _capped(response: aiohttp.ClientResponse) -> bytes:
