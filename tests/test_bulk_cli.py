@@ -9,6 +9,8 @@ import pytest
 from bulk_site import Site, picture
 from test_bulk import scan_list
 
+from scanner.bulk.cli import _tell
+from scanner.bulk.plan import Plan, Summary
 from scanner.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -59,3 +61,16 @@ def test_finished_list_loads_nothing_that_scans(tmp_path):
     assert "torch" not in loaded
     assert "2 rows, none new" in done.stderr
     assert "1 gone" in done.stderr
+    assert "1 could not be judged\n" in done.stderr  # and no other try will mend it
+
+
+def test_the_summary_names_what_another_try_may_mend(tmp_path, capsys):
+    counts = {"authentic": 7, "gone": 2, "timed_out": 3, "source_failed": 1}
+    summary = Summary(
+        rows=13, rows_before=0, rows_this_run=13, counts=counts, seconds=1.0, finished=True, out="out.csv"
+    )
+    _tell(summary, "bar", Plan(source="list.csv", out=tmp_path / "out.csv"))
+    words = capsys.readouterr().err
+    assert (
+        "6 could not be judged, 4 of them for a reason that may pass: --retry-failed=source_failed,timed_out" in words
+    )

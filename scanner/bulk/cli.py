@@ -209,11 +209,12 @@ def _run(plan: "Plan", settings: Settings, form: str) -> "Summary":
     from scanner.folders import sweep_scratch
 
     sweep_scratch()
-    shows = functools.partial(_watch, source=plan.source, form=form)
+    grows = plan.follow_s is not None
+    shows = functools.partial(_watch, source=None if grows else plan.source, form=form)
     return asyncio.run(run(plan, settings, watch=shows, say=functools.partial(_say, form)))
 
 
-def _watch(running: "Running", *, source: str, form: str) -> "AbstractAsyncContextManager[None]":
+def _watch(running: "Running", *, source: str | None, form: str) -> "AbstractAsyncContextManager[None]":
     from scanner.bulk.progress import watch
 
     return watch(running, source, form=form)
@@ -295,6 +296,14 @@ def _fail(words: str, code: Exit) -> Exit:
     return code
 
 
+def _again(summary: "Summary") -> str:
+    """Which failures another try may mend."""
+    known = by_code()
+    may_pass = sorted(code for code in summary.counts if code in known and known[code].retryable)
+    count = sum(summary.counts[code] for code in may_pass)
+    return f", {count:,} of them for a reason that may pass: --retry-failed={','.join(may_pass)}" if may_pass else ""
+
+
 def _tell(summary: "Summary", form: str, plan: "Plan") -> None:
     """What there is now, and how to go on."""
     import msgspec
@@ -307,12 +316,13 @@ def _tell(summary: "Summary", form: str, plan: "Plan") -> None:
         print(msgspec.json.encode(summary).decode(), file=sys.stderr)
         return
     rate = f", {summary.rows_this_run / summary.seconds:.1f}/s" if summary.seconds > 0 and summary.rows_this_run else ""
-    new = f"{summary.rows_this_run:,} new in {duration(summary.seconds)}{rate}" if summary.rows_this_run else "none new"
+    took = f"{duration(summary.seconds)}{rate}"
+    new = f"{summary.rows_this_run:,} written in {took}" if summary.rows_this_run else "none new"
     print(f"{summary.out}: {summary.rows:,} rows, {new}", file=sys.stderr)
     print(f"  {counts(summary.counts)}", file=sys.stderr)
     if not summary.finished:
         print("interrupted: give the same command again, it goes on from here", file=sys.stderr)
     elif summary.failed:
-        print(f"  {summary.failed:,} could not be judged; --retry-failed scans those again", file=sys.stderr)
+        print(f"  {summary.failed:,} could not be judged{_again(summary)}", file=sys.stderr)
     if plan.report:
         print(f"  report: {plan.report / 'report.html'}", file=sys.stderr)

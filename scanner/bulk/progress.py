@@ -106,8 +106,10 @@ async def _ticking(tick: Callable[[], None], period_s: float, *, at_once: bool =
 
 
 @contextlib.asynccontextmanager
-async def watch(running: "Running", source: str, *, form: str, stream: TextIO | None = None) -> AsyncIterator[None]:
-    """Show it while the block runs; `form` is bar, json or quiet."""
+async def watch(
+    running: "Running", source: str | None, *, form: str, stream: TextIO | None = None
+) -> AsyncIterator[None]:
+    """Show it while the block runs; `form` is bar, json or quiet; without a `source` there is no total."""
     meter, stream = Meter(), stream or sys.stderr
     counting = asyncio.create_task(asyncio.to_thread(count_rows, source))
     counting.add_done_callback(lambda done: setattr(running, "total", None if done.cancelled() else done.result()))
@@ -166,12 +168,14 @@ def _drawn(seen: Glance) -> Table:
     return table
 
 
-def count_rows(source: str) -> int | None:
+def count_rows(source: str | None) -> int | None:
     """About how many rows a list has, quickly; None when only reading it would tell."""
     from scanner.bulk.lists import form_of  # noqa: PLC0415 - a thread's work
 
+    if source is None or source == "-":
+        return None
     path = Path(source)
-    if source == "-" or not path.is_file() or path.stat().st_size > _COUNTABLE_BYTES:
+    if not path.is_file() or path.stat().st_size > _COUNTABLE_BYTES:
         return None
     form = form_of(path)
     if form == "parquet" or path.suffix in {".gz", ".zst", ".zstd"}:

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_S: Final = 10.0
 """After Ctrl-C, for scans that are under way."""
+QUIET_START_S: Final = 2.0
+"""Before somebody who waits is told what for."""
 
 Watch = Callable[["Running"], contextlib.AbstractAsyncContextManager[None]]
 """Shows how it goes while the block runs."""
@@ -123,7 +125,7 @@ async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None)
         by = _by_service if plan.queue is None else _by_workers
         running = await by(plan, settings, desk, book)
         return await _closed(plan, settings, desk, running, before, None)
-    async with _judge(settings, given) as model:
+    async with _judge(settings, given, desk.say) as model:
         remark = bind_model(plan, desk.journal, scope(model.info.model_id, settings))
         if remark:
             desk.say(remark)
@@ -257,12 +259,17 @@ async def until_done(running: Running) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _judge(settings: Settings, given: Model | None) -> AsyncIterator[Model]:
+async def _judge(settings: Settings, given: Model | None, say: Callable[[str], None]) -> AsyncIterator[Model]:
     if given is not None:
         yield given
         return
-    async with engine_for(settings) as client:
-        yield client
+    patience = asyncio.get_running_loop().call_later(QUIET_START_S, say, "the model is being loaded")
+    try:
+        async with engine_for(settings) as client:
+            patience.cancel()
+            yield client
+    finally:
+        patience.cancel()
 
 
 @contextlib.asynccontextmanager
