@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from scanner.detection.checkpoint import golden_crops
-from scanner.detection.folded import Scorer
+from scanner.detection.folded import Folded, Scorer
 from scanner.detection.lae import Encoder, LAEConfig
 from trt_engines import export
 from trt_engines.build import Network
@@ -33,7 +33,7 @@ def crops(count=8):
 
 
 def module(dtype=torch.float32):
-    return Scorer(encoder(), models.CALIBRATION, dtype, cast_first=True).eval()
+    return Scorer(Folded(encoder(), dtype), models.CALIBRATION, cast_first=True).eval()
 
 
 def network(**changes):

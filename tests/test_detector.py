@@ -120,7 +120,7 @@ def test_folding_draws_no_random_numbers():
 def test_casting_first_or_last_changes_nothing_and_the_probability_is_the_calibrated_one():
     encoder, x = models.random_encoder(), torch.from_numpy(crops(2))
     first, last = (
-        Scorer(encoder, models.SURELY_AUTHENTIC, torch.float32, cast_first=flag)(x) for flag in (True, False)
+        Scorer(Folded(encoder, torch.float32), models.SURELY_AUTHENTIC, cast_first=flag)(x) for flag in (True, False)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, last, strict=True))
     raw, _, probability = first

@@ -20,9 +20,11 @@ import numpy.typing as npt
 import torch
 
 from scanner.contract import ModelInfo
+from scanner.detection import lean
 from scanner.detection.checkpoint import SHIPPED, SHIPPED_REGIONS, Checkpoint, load_checkpoint
-from scanner.detection.folded import DTYPES, Scorer
+from scanner.detection.folded import DTYPES, Folded, Scorer
 from scanner.detection.graphs import Graphed
+from scanner.detection.lean import Lean
 from scanner.errors import BadWeights
 from scanner.settings import Settings
 from scanner.verdict import Calibration
@@ -89,7 +91,9 @@ class Detector:
 
     def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
         self.checkpoint, self.backend = checkpoint, backend
-        scorer = Scorer(checkpoint.encoder, checkpoint.calibration, DTYPES[backend.precision], cast_first=False)
+        form = Lean if backend.device == "cpu" and lean.is_possible() else Folded
+        encoder = form(checkpoint.encoder, DTYPES[backend.precision])
+        scorer = Scorer(encoder, checkpoint.calibration, cast_first=False)
         self._encoder = scorer.encoder
         run: Run = scorer.to(backend.device)
         info = ModelInfo(model_id=checkpoint.model_id, backend=backend.device, precision=backend.precision)

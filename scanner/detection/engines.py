@@ -21,7 +21,7 @@ import torch
 from scanner.detection.checkpoint import Checkpoint, golden_crops
 from scanner.detection.detector import Detector
 from scanner.detection.faces import CROP_PX, FaceDetector, align
-from scanner.detection.folded import Scorer
+from scanner.detection.folded import Folded, Scorer
 from scanner.folders import state_folder
 from scanner.settings import Settings
 from trt_engines.build import Network
@@ -62,7 +62,7 @@ def network(checkpoint: Checkpoint, crops: "Crops | None" = None) -> Network:
     """What engines of this checkpoint are made of and held to."""
 
     def module(dtype: torch.dtype) -> torch.nn.Module:
-        return Scorer(checkpoint.encoder, checkpoint.calibration, dtype, cast_first=True).eval()
+        return Scorer(Folded(checkpoint.encoder, dtype), checkpoint.calibration, cast_first=True).eval()
 
     pixels, forged = (guard_crops(), None) if crops is None else (crops.pixels, crops.forged)
     return Network(checkpoint.model_id, module, torch.from_numpy(pixels), forged, besides=(STEM,))

@@ -79,10 +79,10 @@ class FastRelative(nn.Module):
 class Scorer(nn.Module):
     """What is run, exported and compiled: a folded encoder with its head and calibration."""
 
-    def __init__(self, encoder: Encoder, calibration: Calibration, dtype: torch.dtype, *, cast_first: bool) -> None:
+    def __init__(self, encoder: Folded, calibration: Calibration, *, cast_first: bool) -> None:
         """`cast_first` makes floats of the bytes before they are moved: TensorRT moves no bytes, a CPU rather does."""
         super().__init__()
-        self.encoder, self.calibration, self.cast_first = Folded(encoder, dtype), calibration, cast_first
+        self.encoder, self.calibration, self.cast_first = encoder, calibration, cast_first
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Crops (B, size, size, 3) uint8 RGB -> raw (B,), attention (B, h, w), probability (B,), all fp32."""
