@@ -6,6 +6,8 @@ import pytest
 from bulk_site import Site, picture
 from test_bulk import scan_list
 
+from scanner.bulk.rows import OutputError
+
 PICTURES = {f"{number}.jpg": picture(number) for number in range(12)}
 
 
@@ -59,3 +61,14 @@ def test_an_empty_list_has_a_page_too(tmp_path):
     html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "No source has a score." in html
     assert "Nothing in this list was called" in html
+
+
+def test_a_page_that_cannot_be_written_is_told_of_and_the_rows_are_there(site, tmp_path):
+    scan_list(tmp_path, lines(site)[:2])
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError, match=r"the report .*taken/report cannot be written"):
+        scan_list(tmp_path, None, report=tmp_path / "taken" / "report")
+    (tmp_path / "report" / "report.html").mkdir(parents=True)
+    with pytest.raises(OutputError, match="cannot be written"):
+        scan_list(tmp_path, None, report=tmp_path / "report")
+    assert scan_list(tmp_path, None)[0].rows == 2

@@ -20,6 +20,7 @@ from PIL import Image
 
 from scanner import wording
 from scanner.bulk.journal import Journal, Shown, key_of
+from scanner.bulk.rows import OutputError
 from scanner.contract import Label, Verdict
 from scanner.report import overlay
 from scanner.report import page as report
@@ -41,7 +42,7 @@ class Gallery:
         self._folder, self._ranks = folder, sorted(shown.rank for shown in journal.shown().values())
         self._lock = threading.Lock()
         self.drawn: list[tuple[bytes, Shown]] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        _made(folder)
 
     def draw(self, verdict: Verdict, decoded: "Decoded", source: str) -> None:
         """Draw it when it is among the surest so far; blocks."""
@@ -95,8 +96,8 @@ class Distribution:
 
 
 def write_report(folder: Path, journal: Journal, plan: "Plan", gallery: Gallery | None = None) -> Path:
-    """Write the page; out: its path. The drawings of earlier runs over the same list are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the page; out: its path. The drawings of earlier runs over the same list are kept. Raises OutputError."""
+    _made(folder)
     for key, shown in gallery.drawn if gallery else ():
         for surplus in journal.show(key, shown, GALLERY):
             (folder / surplus).unlink(missing_ok=True)
@@ -118,8 +119,22 @@ def write_report(folder: Path, journal: Journal, plan: "Plan", gallery: Gallery 
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error) from error
     return path
+
+
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"the report {path} cannot be written: {error.strerror}")
 
 
 def _surveyed(journal: Journal, folder: Path) -> tuple[Distribution, list[Surest]]:
