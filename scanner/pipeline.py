@@ -25,6 +25,7 @@ from scanner.cache.validators import NO_VALIDATORS, NotModified, Validators
 from scanner.contract import Failure, Media, Outcome, Verdict
 from scanner.decoding.decode import Decoded, Frame, decode
 from scanner.decoding.jail import Jail
+from scanner.decoding.room import Room
 from scanner.detection.faces import link
 from scanner.detection.model import Model, SeenFace
 from scanner.detection.survey import Survey
@@ -79,8 +80,8 @@ class Scanner:
     """The jail and the model, made ready once for any number of scans, also at once; a context manager.
 
     Without a `model` it loads its own; a given one stays the giver's to close. Entering raises BadWeights or NoJail.
-    For many scans at once: `web` is the HTTP client and `scratch` the folder on disk that they share, and only as many
-    as there is `room` for are decoded at the same time, so that pixels do not fill the memory.
+    For many scans at once: `web` is the HTTP client, `scratch` the folder on disk and `room` the memory for pixels that
+    they share.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Scanner:
         model: Model | None = None,
         memory: Memory | None = None,
         web: Web | None = None,
-        room: asyncio.Semaphore | None = None,
+        room: Room | None = None,
         scratch: Scratch | None = None,
     ) -> None:
         self.settings, self.web, self.room, self.scratch = settings, web, room, scratch
@@ -194,14 +195,24 @@ class _Work:
         known = await self._recalled(fetched)
         if known and not self.keep_frames:
             return known, ()
-        async with self.scanner.room or contextlib.nullcontext():
-            return await self._scan_fetched(fetched, known)
+        async with contextlib.AsyncExitStack() as stack:
+            return await self._scan_decoded(fetched, await self._decode(fetched, stack), known)
 
-    async def _scan_fetched(self, fetched: Fetched, known: Verdict | None) -> tuple[Verdict, tuple[Frame, ...]]:
-        """From the bytes on, which fill much more memory once they are pixels."""
-        stages, settings = self.stages, self.scanner.settings
-        with stages.stage("decode"):
-            decoded = await asyncio.to_thread(decode, fetched.path, jail=self.scanner.jail, settings=settings)
+    async def _decode(self, fetched: Fetched, stack: contextlib.AsyncExitStack) -> Decoded:
+        """The pixels, which fill much more memory than the bytes; their room is theirs until the stack's end."""
+        settings, room = self.scanner.settings, self.scanner.room
+        async with room.decoding() if room else contextlib.nullcontext():
+            with self.stages.stage("decode"):
+                decoded = await asyncio.to_thread(decode, fetched.path, jail=self.scanner.jail, settings=settings)
+            if room:
+                await stack.enter_async_context(room.holding(sum(frame.pixels.nbytes for frame in decoded.frames)))
+        return decoded
+
+    async def _scan_decoded(
+        self, fetched: Fetched, decoded: Decoded, known: Verdict | None
+    ) -> tuple[Verdict, tuple[Frame, ...]]:
+        """From the pixels on."""
+        stages = self.stages
         known = known or await self._recalled(fetched, decoded)
         if known:
             return known, _frames_of(known, decoded) if self.keep_frames else ()

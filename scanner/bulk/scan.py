@@ -20,6 +20,7 @@ from scanner.bulk.dispatch import Item, Scan
 from scanner.bulk.memory import RunMemory
 from scanner.bulk.rows import Result, result_of
 from scanner.contract import Outcome
+from scanner.decoding.room import Room
 from scanner.detection.model import Model
 from scanner.fetching.web import Web
 from scanner.folders import Scratch, scratch_folder
@@ -41,7 +42,7 @@ async def scanning(settings: Settings, model: Model, memory: RunMemory, book: Le
     """What scans one item, with everything that many scans share."""
     _raise_file_limit()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "laescan-bulk"))
-    room = asyncio.Semaphore(2 * len(os.sched_getaffinity(0)) + 2)
+    room = Room(len(os.sched_getaffinity(0)) + 2)
     async with Web(settings) as web:
         with (
             scratch_folder() as folder,
