@@ -11,6 +11,8 @@ import pytest
 import redis
 from redis_server import redis_in, start_redis
 
+from scanner.engine.server import listening
+from scanner.engine.wire import new_socket
 from scanner.service import serve
 from scanner.service.embedded import find_server, redis_command, socket_url
 from scanner.settings import Settings, SettingsError
@@ -86,4 +88,18 @@ def test_a_redis_that_is_still_there_is_waited_for_and_then_refused(tmp_path: Pa
 def test_the_middle_is_one_engine_and_as_many_workers_as_asked_for() -> None:
     engine, workers = serve._middle(Settings(workers=3), {})
     assert [one.name for one in (*engine, *workers)] == ["engine", "worker.1", "worker.2", "worker.3"]
-    assert serve._middle(Settings(workers=1), {}, own_engine=False)[0] == []
+
+
+def test_a_worker_leaves_the_engine_to_who_listens_even_before_a_model_is_loaded(tmp_path: Path) -> None:
+    settings = Settings(workers=1, engine_socket=str(tmp_path / "e" / "engine.sock"))
+
+    def engines() -> int:
+        return len(serve._middle(settings, {}, is_needless=lambda: serve._engine_listens(settings))[0])
+
+    assert engines() == 1
+    with listening(Path(settings.engine_socket)):  # as an engine does while it loads
+        assert engines() == 0
+    assert engines() == 1
+    with new_socket() as killed:
+        killed.bind(settings.engine_socket)
+    assert engines() == 1

@@ -16,7 +16,7 @@ from scanner.service import pulse
 from scanner.service.supervisor import Program, Supervisor
 pulse.STOPPED_S = 0.5
 programs = [
-    Program(f"p{{n}}", (sys.executable, "-u", "-c", code), os.environ, drain_s=1.0)
+    Program(f"p{{n}}", (sys.executable, "-u", "-c", code), os.environ, drain_s=1.0, is_needless=lambda: {needless})
     for n, code in enumerate({codes!r})
 ]
 sys.exit(asyncio.run(Supervisor([[program] for program in programs]).run(lambda: print("started", flush=True))))
@@ -29,9 +29,9 @@ DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprin
 def supervise():
     begun = []
 
-    def start(*codes: str) -> subprocess.Popen[str]:
+    def start(*codes: str, needless: bool = False) -> subprocess.Popen[str]:
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-        command = [sys.executable, "-c", RUN.format(codes=codes)]
+        command = [sys.executable, "-c", RUN.format(codes=codes, needless=needless)]
         process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         begun.append(process)
         return process
@@ -113,3 +113,15 @@ def test_what_is_stopped_and_left_so_is_started_again(supervise) -> None:
     saying(process, "up")
     (second,) = children(process.pid)
     assert second != first
+
+
+def test_who_ends_because_another_does_its_work_is_not_started_again(supervise) -> None:
+    process = supervise("import sys; print('taken'); sys.exit(4)", SLEEP, needless=True)
+    saying(process, "another does its work")
+    until(lambda: len(children(process.pid)) == 1)
+    (left,) = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "taken" not in said
+    assert not is_alive(left)

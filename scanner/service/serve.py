@@ -16,10 +16,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from scanner.errors import NoEngine, NoJail
+from scanner.errors import NoJail
 from scanner.folders import spool_folder, state_folder, sweep_scratch
 from scanner.logs import start_logging
 from scanner.service.embedded import redis_command, socket_url
@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> int:
         if not settings.redis_url:
             msg = "a worker needs the Redis of its service: --redis URL, or LAESCAN_REDIS_URL"
             raise SettingsError(msg)
-        middle = _middle(settings, environ, own_engine=not _engine_answers(settings))
+        middle = _middle(settings, environ, is_needless=lambda: _engine_listens(settings))
         return asyncio.run(Supervisor(middle).run(lambda: log.info("working; Ctrl+C ends")))
     with alone(state_folder(settings)):
         return asyncio.run(_serve(settings, environ))
@@ -125,16 +125,19 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
     return await Supervisor([first, *_middle(settings, environ), [api]]).run(tell)
 
 
-def _middle(settings: Settings, environ: Mapping[str, str], *, own_engine: bool = True) -> list[list[Program]]:
-    """Engine and workers: what stands between Redis and API."""
-    python = sys.executable
-    engine = Program("engine", (python, "-m", "scanner.cli", "engine"), environ, drain_s=settings.engine_drain_s)
+def _middle(
+    settings: Settings, environ: Mapping[str, str], *, is_needless: Callable[[], bool] = bool
+) -> list[list[Program]]:
+    """Engine, unless that is needless, and workers: what stands between Redis and API."""
+    python, drain_s = sys.executable, settings.engine_drain_s
+    command = (python, "-m", "scanner.cli", "engine")
+    engine = Program("engine", command, environ, drain_s=drain_s, is_needless=is_needless)
     count = settings.workers or max(2, os.cpu_count() or 1)
     workers = [
         Program(f"worker.{n}", (python, "-m", "scanner.service.worker"), environ, drain_s=settings.drain_s)
         for n in range(1, count + 1)
     ]
-    return [[engine] if own_engine else [], workers]
+    return [[] if is_needless() else [engine], workers]
 
 
 def _tell_workers(url: str) -> int:
@@ -146,13 +149,15 @@ def _tell_workers(url: str) -> int:
     return 0 if here else _NO_WORKER
 
 
-def _engine_answers(settings: Settings) -> bool:
-    """Whether this machine has an engine already."""
-    from scanner.engine.client import status  # noqa: PLC0415 - numpy, which `laescan serve` can do without
-    from scanner.engine.wire import socket_path  # noqa: PLC0415
+def _engine_listens(settings: Settings) -> bool:
+    """Whether this machine has an engine already, be it one that still loads its model."""
+    from scanner.engine.wire import new_socket, socket_path  # noqa: PLC0415 - numpy, which `laescan serve` can do without
 
-    with contextlib.suppress(NoEngine):
-        status(socket_path(settings), timeout_s=1.0)
+    with new_socket() as probe, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        try:
+            probe.connect(str(socket_path(settings)))
+        except BlockingIOError:  # so many wait for it
+            return True
         return True
     return False
 

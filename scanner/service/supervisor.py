@@ -31,13 +31,17 @@ _LOOK_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Program:
-    """One to be kept running. `ready` waits until it can be used; `drain_s` is the time between the signals."""
+    """One to be kept running. `ready` waits until it can be used; `drain_s` is the time between the signals.
+
+    `is_needless` is asked when it has ended: whether another does its work, so that it is not started again.
+    """
 
     name: str
     command: Sequence[str]
     environ: Mapping[str, str]
     ready: Callable[[], Awaitable[None]] | None = None
     drain_s: float = 10.0
+    is_needless: Callable[[], bool] = bool
     death_signal: int = signal.SIGKILL
     """What it gets when we are killed."""
 
@@ -116,6 +120,9 @@ class Supervisor:
             if status == USAGE:
                 self._status = USAGE
                 self._stopping.set()
+                return
+            if program.is_needless():
+                log.warning("%s ended (%s); another does its work", program.name, _how(status))
                 return
             pause_s = _FIRST_PAUSE_S if time.monotonic() - born_s > _HEALTHY_S else min(2 * pause_s, _LONGEST_PAUSE_S)
             log.warning("%s ended (%s); starting it again in %.1f s", program.name, _how(status), pause_s)
