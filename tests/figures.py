@@ -35,6 +35,8 @@ COMMANDS = {  # sized so that all of them end within half an hour of two cores
     "api": ("bench_api.py", "1"),
     "again": ("bench_bulk.py", "again", "1000", "3"),
     "twice": ("bench_bulk.py", "twice", "1000", "3"),
+    "kill": ("bench_bulk.py", "kill", "1000", "1"),
+    "hosts": ("bench_bulk.py", "hosts", "600", "1"),
 }
 
 
