@@ -184,13 +184,18 @@ async def run(supervisor, redis_url, origin, scans, kills):
     show(table)
     stable = [row and row["state"] for row in again] == states
     attempts = Counter(row["attempt"] for row in again if row)
-    codes = Counter((row["outcome"].get("failure") or {}).get("code", "verdict") for row in again if row)
+    codes = Counter(code_of(row) for row in again if row)
     print(
         f"states {dict(Counter(states))}, outcomes {dict(codes)}, attempts {dict(attempts)}, unchanged later: {stable}"
     )
     lost = sum(state not in {"done", "failed", "cancelled"} for state in states)
     print(f"lost: {lost} of {len(set(ids))}")
     return int(bool(lost) or not stable)
+
+
+def code_of(row):
+    outcome = row["outcome"]
+    return (outcome.get("failure") or {}).get("code", "verdict") if outcome else "none yet"
 
 
 def show(table):
