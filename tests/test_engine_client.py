@@ -19,7 +19,7 @@ from PIL import Image
 from scanner.cli import main
 from scanner.detection.local_model import LocalModel
 from scanner.engine import wire
-from scanner.engine.client import MOST_LOSSES, EngineClient
+from scanner.engine.client import MOST_LOSSES, EngineClient, status
 from scanner.engine.server import listening
 from scanner.errors import ModelChanged, NoEngine
 from scanner.settings import Settings
@@ -145,6 +145,29 @@ def test_the_command_tells_how_the_engine_is(real_engine, capsys, path):
 def test_without_an_engine_it_says_what_to_start(path):
     with pytest.raises(NoEngine, match="laescan serve"):
         EngineClient.open(Settings(engine_timeout_s=0.1), path=path)
+
+
+STRANGER = """
+import os, socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+    listener.bind(sys.argv[1])
+    if os.getuid() == 0:
+        os.setuid(65534)
+    listener.listen()
+    print("there", flush=True)
+    connection, _ = listener.accept()
+    sys.exit(len(connection.recv(1000)))
+"""
+
+
+def test_an_engine_of_another_user_is_shown_nothing(path, monkeypatch):
+    if os.getuid():
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with subprocess.Popen([sys.executable, "-c", STRANGER, str(path)], stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout.readline() == b"there\n"
+        with pytest.raises(NoEngine, match="of another user"):
+            status(path, timeout_s=30.0)
+        assert stranger.wait(30) == 0
 
 
 def test_it_waits_for_an_engine_that_starts(path):

@@ -131,7 +131,7 @@ class EngineClient:
     async def _ask(self, look: wire.Wish, memory: int) -> memoryview:
         """Ask once; raises OSError when the engine cannot be reached, _LostError when it died over this."""
         with wire.new_socket() as connection:
-            connection.connect(str(self.path))  # at once or not at all: BlockingIOError when its backlog is full
+            _connect(connection, self.path)  # at once or not at all: BlockingIOError when its backlog is full
             wire.send(connection, look, memory)
             answer, seen = await _next(connection)
             if answer is None or isinstance(answer, wire.Busy):
@@ -169,7 +169,7 @@ def status(path: Path, *, timeout_s: float) -> wire.Status:
     with wire.new_socket() as connection:
         connection.settimeout(max(timeout_s, 0.001))
         try:
-            connection.connect(str(path))
+            _connect(connection, path)
             wire.send(connection, wire.Ask())
             answer, _ = _heard(connection)
         except (OSError, wire.WireError) as error:
@@ -177,6 +177,18 @@ def status(path: Path, *, timeout_s: float) -> wire.Status:
     if not isinstance(answer, wire.Status):
         raise _no_engine(path, "(it hung up)")
     return answer
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    """Connect to an engine of ours or of root's; raises OSError, and NoEngine when it is somebody else's.
+
+    Who makes /tmp/laescan-UID before us would otherwise be shown every frame, and say what is authentic.
+    """
+    connection.connect(str(path))
+    uid = wire.listener_uid(connection)
+    if uid not in {0, os.geteuid()}:
+        msg = f"what listens at {path} is of another user (uid {uid}), and is told nothing; set LAESCAN_ENGINE_SOCKET"
+        raise NoEngine(msg)
 
 
 async def _answered(

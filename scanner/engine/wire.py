@@ -40,6 +40,7 @@ MAX_FRAMES = 512
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _SOCKET = "engine.sock"
 _DESCRIPTOR = struct.Struct("i")
+_CREDENTIALS = struct.Struct("3i")  # ucred of unix(7): pid, uid, gid
 
 Side = Annotated[int, Meta(ge=1, le=65_535)]
 
@@ -156,6 +157,12 @@ def socket_path(settings: Settings) -> Path:
 def new_socket() -> socket.socket:
     """A socket of the agreed kind that never blocks."""
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+
+
+def listener_uid(connection: socket.socket) -> int:
+    """Whose process listens at the other end: what a path is called says nothing of who made it."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(found)[1])
 
 
 def send(to: socket.socket, message: Request | Answer, descriptor: int | None = None) -> None:
