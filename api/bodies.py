@@ -3,16 +3,20 @@
 One reason: a body of 1 GB or JSON nested 10,000 deep is refused in the same way, and with flat memory, everywhere.
 """
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from api.errors import BadRequest, BodyTooLarge, Invalid, UnsupportedType
+from api.errors import BadRequest, BodyTooLarge, BodyTooSlow, Invalid, UnsupportedType
 
 SUBMIT_BYTES: Final = 64_000
 BATCH_BYTES: Final = 2_000_000
+BODY_S: Final = 60.0
+"""For a whole body of JSON, or the head of a form: the largest needs 33 kB/s."""
 
 DRESS: Final[web.AppKey[Callable[[web.Request, web.StreamResponse], None]]] = web.AppKey("dress")
 """What adds the headers that every answer carries."""
@@ -21,16 +25,17 @@ T = TypeVar("T")
 
 
 async def read_json(request: web.Request, kind: type[T], *, limit_bytes: int) -> T:
-    """The body as `kind`; raises UnsupportedType, BodyTooLarge, BadRequest or Invalid."""
+    """The body as `kind`; raises UnsupportedType, BodyTooLarge, BodyTooSlow, BadRequest or Invalid."""
     if request.content_type != "application/json" or "Content-Encoding" in request.headers:
         msg = "send plain application/json"
         raise UnsupportedType(msg)
     refuse_length(request, limit_bytes)
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
+    async with in_time(BODY_S):
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > limit_bytes:
+                raise _too_large(limit_bytes)
     try:
         return msgspec.json.decode(bytes(body), type=kind)
     except msgspec.ValidationError as error:
@@ -38,6 +43,17 @@ async def read_json(request: web.Request, kind: type[T], *, limit_bytes: int) ->
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         msg = f"the body is not JSON: {error}"
         raise BadRequest(msg) from error
+
+
+@contextlib.asynccontextmanager
+async def in_time(limit_s: float) -> AsyncIterator[None]:
+    """Raise BodyTooSlow when what is read in the block has not come by then."""
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError as error:
+        msg = f"the body did not come within {limit_s:g} s; send it faster, or less at once"
+        raise BodyTooSlow(msg) from error
 
 
 def refuse_length(request: web.Request, limit_bytes: int) -> None:

@@ -76,6 +76,18 @@ class BodyTooLarge(ApiError):
     code = "body_too_large"
 
 
+class BodyTooSlow(ApiError):
+    """The body stands still, or takes longer than one may."""
+
+    code = "body_too_slow"
+
+
+class HungUp(ApiError):
+    """Who asked has gone: nobody hears this answer, but it is counted."""
+
+    code = "hung_up"
+
+
 class UnsupportedType(ApiError):
     """The Content-Type is none that this endpoint reads."""
 

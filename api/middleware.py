@@ -16,7 +16,7 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from api.access import LOCAL, Door, caller_key
-from api.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, Unavailable
+from api.errors import ApiError, BadRequest, HungUp, MethodNotAllowed, NotFound, Unavailable
 from api.messages import ErrorBody, ErrorDetail
 from api.metrics import Metrics
 from api.routes import Endpoint
@@ -34,11 +34,13 @@ STATUSES: Final = {
     "origin_refused": 403,
     "not_found": 404,
     "method_not_allowed": 405,
+    "body_too_slow": 408,
     "body_too_large": 413,
     "unsupported_type": 415,
     "host_refused": 421,
     "invalid": 422,
     "too_many_requests": 429,
+    "hung_up": 499,  # nginx's; nobody is left to be told
     "internal": 500,
     "queue_full": 503,
     "unavailable": 503,
@@ -141,7 +143,7 @@ class Edge:
 def answer_for(error: Exception, request: web.Request) -> web.Response:
     """`{"error": {"code", "message", "request_id", "retryable"}}` with the status and headers that belong to it."""
     request_id = secrets.token_hex(6)
-    refusal = _refusal(error)
+    refusal = _refusal(error, request)
     if refusal is None:
         log.error("request %s failed by a bug", request_id, exc_info=error)
         code, message = "internal", "a bug in laescan, not in your request; the log of the server has the trace"
@@ -160,10 +162,12 @@ def answer_for(error: Exception, request: web.Request) -> web.Response:
     return answer
 
 
-def _refusal(error: Exception) -> ApiError | ScanError | None:
+def _refusal(error: Exception, request: web.Request) -> ApiError | ScanError | None:
     """The same as one of our errors; null for a bug."""
     if isinstance(error, ApiError) or (isinstance(error, ScanError) and error.code in STATUSES):
         return error
+    if isinstance(error, ConnectionError) and request.transport is None:
+        return HungUp("the client hung up")
     if isinstance(error, RedisError | ConnectionError | TimeoutError):
         log.warning("the ledger is away: %s", type(error).__name__)
         return Unavailable("the service has lost its memory (Redis) for now; ask again", retry_after_s=RETRY_AFTER_S)

@@ -42,7 +42,7 @@ class Endpoint:
 
 
 LOOKUP, SUBMIT, BULK, ADMIN = Scope.LOOKUP, Scope.SUBMIT, Scope.BULK, Scope.ADMIN
-_TAKES = ("bad_request", "body_too_large", "unsupported_type", "invalid")
+_TAKES = ("bad_request", "body_too_large", "body_too_slow", "unsupported_type", "invalid")
 
 ENDPOINTS: Final = (
     Endpoint(

@@ -164,15 +164,16 @@ async def events(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     row = await row_of(request)
     stream = await open_stream(request, "text/event-stream", X_Accel_Buffering="no")
-    beat = asyncio.create_task(_beat(stream))
     try:
-        async for now in service.ledger.events(row.id, tenant=row.tenant):
-            name = b"end" if now.is_terminal else b"scan"
-            await stream.write(b"event: %b\ndata: %b\n\n" % (name, msgspec.json.encode(Scan.of(now))))
-    except (RedisError, ConnectionError):  # the client comes again, and is told by a 503 if Redis is still away
+        async with asyncio.TaskGroup() as tasks:
+            beat = tasks.create_task(_beat(stream))  # it is what notices that nobody listens any more
+            async with contextlib.aclosing(service.ledger.events(row.id, tenant=row.tenant)) as changes:
+                async for now in changes:
+                    name = b"end" if now.is_terminal else b"scan"
+                    await stream.write(b"event: %b\ndata: %b\n\n" % (name, msgspec.json.encode(Scan.of(now))))
+            beat.cancel()
+    except* (RedisError, ConnectionError):  # the client comes again, and is told by a 503 if Redis is still away
         pass
-    finally:
-        beat.cancel()
     return stream
 
 
