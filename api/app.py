@@ -24,6 +24,7 @@ from api.openapi import describe
 from api.routes import ENDPOINTS
 from api.service import SERVICE, Service
 from api.tokens import Tokens
+from api.unreadable import handler_args
 from scanner.cache.failures import Failures
 from scanner.cache.verdicts import FOLLOW, TOLD_BY, VerdictCache
 from scanner.receipts import Signer
@@ -58,7 +59,7 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
     metrics = Metrics(ledger, cache)
     door = Door(settings, Tokens(redis), Limiter(redis))
     edge = Edge(door, metrics)
-    app = web.Application(client_max_size=BATCH_BYTES)
+    app = web.Application(client_max_size=BATCH_BYTES, handler_args=handler_args())
     jobs = Jobs.connect(settings.redis_url)
     app[SERVICE] = Service(
         settings=settings,
