@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from verdicts import HIGH, LOW, film, scored, still, surveyed, talking_head
 
-from scanner.contract import CacheInfo, Failure, Outcome
+from scanner.contract import CacheInfo, Failure, Label, Outcome
 from scanner.report.page import ReportItem, write_report
 from scanner.report.timeline import timeline
 
@@ -222,6 +222,12 @@ def test_a_video_shows_its_worst_frames_in_order_and_its_timeline(tmp_path):
     assert re.findall(r"\d:\d\d, score", page.text)[-4:] == [f"0:{t:02}, score" for t in (6, 8, 10, 12)]
     assert "Score over time, 8 frames in 0:32" in page.text
     assert "4 of 8 judged frames above the threshold for manipulated. Strongest from 0:06 to 0:12" in page.text
+
+
+def test_high_frames_are_counted_as_such_in_a_video_that_stays_unclear():
+    verdict = film(talking_head([LOW] * 11 + [1.6] * 5), 16)
+    assert verdict.label is Label.INCONCLUSIVE
+    assert timeline(verdict).description.startswith("5 of 16 judged frames above the threshold for manipulated.")
 
 
 def test_a_crowd_is_cut_with_a_word_about_the_rest(tmp_path):

@@ -65,9 +65,9 @@ export function timeline(verdict) {
 
 /** What the timeline shows, for who cannot see it. @param {any} verdict */
 export function describe(verdict) {
-  const labels = verdict.frames.filter((frame) => frame.score !== null).map((frame) => labelOf(frame.score, verdict));
-  const high = labels.filter((label) => label === 'manipulated').length;
-  const words = `${high} of ${counted(labels.length, 'judged frame')} above the threshold for manipulated.`;
+  const scores = verdict.frames.map((frame) => frame.score).filter((score) => score !== null);
+  const high = scores.filter((score) => score >= verdict.thresholds.manipulated).length; // whatever the whole is called
+  const words = `${high} of ${counted(scores.length, 'judged frame')} above the threshold for manipulated.`;
   const worst = verdict.worst_span;
   if (!worst) return words;
   return `${words} Strongest from ${moment(verdict, worst.start_s)} to ${moment(verdict, worst.end_s)}, score ${number(worst.score)}.`;

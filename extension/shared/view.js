@@ -146,7 +146,7 @@ function timelineOf(verdict, say) {
   });
   const judged = frames.filter((frame) => frame.score !== null);
   const worst = verdict.worst_span;
-  const high = judged.filter((frame) => frame.state === 'manipulated').length;
+  const high = judged.filter((frame) => Number(frame.score) >= verdict.thresholds.manipulated).length; // their own, whatever the whole is called
   const told = say('timeline_told', [high, judged.length])
     + (worst ? ` ${say('timeline_worst', [moment(worst.start_s, duration), moment(worst.end_s, duration), number(worst.score)])}` : '');
   return {

@@ -63,9 +63,9 @@ def _marks(end_s: float) -> tuple[tuple[float, str], ...]:
 
 def _describe(verdict: Verdict) -> str:
     """What the plot shows, for who cannot see it."""
-    labels = [wording.label_of(frame.score, verdict) for frame in verdict.frames if frame.score is not None]
-    high = labels.count(Label.MANIPULATED)
-    words = f"{high} of {wording.counted(len(labels), 'judged frame')} above the threshold for manipulated."
+    scores = [frame.score for frame in verdict.frames if frame.score is not None]
+    high = sum(score >= verdict.thresholds.manipulated for score in scores)  # their own, whatever the whole is called
+    words = f"{high} of {wording.counted(len(scores), 'judged frame')} above the threshold for manipulated."
     span = verdict.worst_span
     if span is not None:
         start, end = wording.moment(verdict, span.start_s), wording.moment(verdict, span.end_s)
