@@ -1,5 +1,7 @@
 """Programs that die are started again, and nothing outlives its supervisor."""
 
+import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from crew import children, is_alive, until
+
+from scanner.service.supervisor import Program, Supervisor
 
 RUN = """
 import asyncio, sys, os
@@ -125,3 +129,26 @@ def test_who_ends_because_another_does_its_work_is_not_started_again(supervise) 
     assert process.returncode == 0
     assert "taken" not in said
     assert not is_alive(left)
+
+
+def test_a_log_that_nobody_takes_any_more_stops_no_program(supervise, tmp_path) -> None:
+    lives = tmp_path / "lives"
+    process = supervise(f"print('line ' * 10_000 + '\\n' * 20_000)\nopen({str(lives)!r}, 'a').write('x')")
+    process.stderr.close()
+    until(lambda: lives.exists() and len(lives.read_text()) >= 2)
+    process.stderr = None  # for `communicate`
+
+
+def test_what_cannot_be_started_now_is_started_later(monkeypatch) -> None:
+    start, failures = asyncio.create_subprocess_exec, [OSError(errno.EMFILE, "too many"), BlockingIOError(errno.EAGAIN)]
+
+    async def short_of_something(*command, **options):
+        if failures:
+            raise failures.pop()
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", short_of_something)
+    end_us = (sys.executable, "-c", "import os, signal; os.kill(os.getppid(), signal.SIGTERM)")
+    run = Supervisor([[Program("p", end_us, os.environ)]]).run()
+    assert asyncio.run(asyncio.wait_for(run, 60)) == 0
+    assert failures == []

@@ -96,25 +96,13 @@ class Supervisor:
     async def _keep(self, program: Program) -> None:
         """Run it again and again."""
         pause_s = _FIRST_PAUSE_S
-        leash = (sys.executable, "-m", "scanner.service.leash", str(os.getpid()), str(int(program.death_signal)))
         while True:
             born_s = time.monotonic()
-            process = await asyncio.create_subprocess_exec(
-                *leash,
-                *program.command,
-                env=program.environ,
-                stdin=DEVNULL,
-                stdout=PIPE,
-                stderr=STDOUT,
-                limit=_LINE_BYTES,
-                start_new_session=True,  # a Ctrl-C in the terminal is for us
-            )
-            self._running[program.name] = process
-            watching = asyncio.create_task(_watch(program.name, process))
-            await _pass_on(program.name, process)
-            status = await process.wait()
-            watching.cancel()
-            del self._running[program.name]
+            try:
+                status = await self._live(program)
+                how = _how(status)
+            except OSError as error:  # no descriptors, no processes, no memory left: that passes
+                status, how = 1, str(error)
             if self._stopping.is_set():
                 return
             if status == USAGE:
@@ -122,13 +110,34 @@ class Supervisor:
                 self._stopping.set()
                 return
             if program.is_needless():
-                log.warning("%s ended (%s); another does its work", program.name, _how(status))
+                log.warning("%s ended (%s); another does its work", program.name, how)
                 return
             pause_s = _FIRST_PAUSE_S if time.monotonic() - born_s > _HEALTHY_S else min(2 * pause_s, _LONGEST_PAUSE_S)
-            log.warning("%s ended (%s); starting it again in %.1f s", program.name, _how(status), pause_s)
+            log.warning("%s ended (%s); starting it again in %.1f s", program.name, how, pause_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
                 return
+
+    async def _live(self, program: Program) -> int:
+        """Run it once; out: the status that it ended with. Raises OSError when it cannot be started."""
+        leash = (sys.executable, "-m", "scanner.service.leash", str(os.getpid()), str(int(program.death_signal)))
+        process = await asyncio.create_subprocess_exec(
+            *leash,
+            *program.command,
+            env=program.environ,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            limit=_LINE_BYTES,
+            start_new_session=True,  # a Ctrl-C in the terminal is for us
+        )
+        self._running[program.name] = process
+        watching = asyncio.create_task(_watch(program.name, process))
+        await _pass_on(program.name, process)
+        status = await process.wait()
+        watching.cancel()
+        del self._running[program.name]
+        return status
 
     async def _stop(self) -> None:
         """End the groups in reverse, each in its time."""
@@ -164,8 +173,9 @@ async def _pass_on(name: str, process: Process) -> None:
         if not line:
             return
         moment = time.strftime("%Y-%m-%d %H:%M:%S")
-        sys.stderr.write(f"{moment} {name:<10} {line.decode(errors='replace').rstrip()}\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # our log is full or closed: read on, or the program would wait for us
+            sys.stderr.write(f"{moment} {name:<10} {line.decode(errors='replace').rstrip()}\n")
+            sys.stderr.flush()
 
 
 async def _watch(name: str, process: Process) -> None:
