@@ -156,6 +156,7 @@ async def remove(request: web.Request) -> web.Response:
     with contextlib.suppress(RedisError):  # a pointer that is left behind ends within a day
         await service.cache.forget_url(row.source, tenant=row.tenant)
         await service.failures.forget(row.source, tenant=row.tenant)
+    service.kept.change(None)  # Redis may tell it only after our answer
     return answer(Scan.of(row))
 
 

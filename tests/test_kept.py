@@ -101,6 +101,17 @@ def test_what_another_process_changed_is_no_longer_answered(serve, change):
     serve(test)
 
 
+def test_who_forgets_a_scan_is_not_told_of_it_in_the_next_breath(serve):
+    async def test(api):
+        id_ = await api.submit(URL)
+        await keep_one(api)
+        api.finish(id_, FORGED)
+        assert (await api.ask("DELETE", f"/v1/scans/{id_}"))[0] == 200
+        assert await labels(api) == []
+
+    serve(test)
+
+
 def test_what_was_judged_anew_is_told_anew(serve):
     async def test(api):
         question = await keep_one(api)
