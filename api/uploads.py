@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from api.bodies import BODY_S, in_time, refuse_length
 from api.errors import BadRequest, BodyTooSlow, Invalid, Unavailable
@@ -53,7 +54,7 @@ async def receive(request: web.Request, folder: Path, settings: Settings) -> Upl
     try:
         async with in_time(UPLOAD_S):
             return await _receive(request, folder, settings)
-    except (ValueError, AssertionError, KeyError) as error:  # how aiohttp says that a form is malformed
+    except (ValueError, AssertionError, KeyError, HttpProcessingError) as error:  # aiohttp's words for a malformed form
         msg = f"this is no multipart form: {error}"
         raise BadRequest(msg) from error
     except OSError as error:

@@ -54,3 +54,14 @@ def test_what_is_no_http_is_refused_and_quoted_nowhere(redis_url, tmp_path, capl
 def test_what_is_about_us_is_logged():
     record = logging.LogRecord("api.http", logging.ERROR, "", 0, "x", (), (ValueError, ValueError("ours"), None))
     assert is_news(record)
+
+
+def test_a_form_whose_headers_are_none_is_refused_as_no_form(redis_url, tmp_path):
+    async def test(api):
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        for part in ("[no header: at all]", "Content-Disposition form-data", "\x00: x", "a" * 2 * LINE_BYTES + ": x"):
+            data = f"--b\r\n{part}\r\n\r\nx\r\n--b--\r\n".encode()
+            status, body, _ = await api.ask("POST", "/v1/scans", data=data, headers=headers)
+            assert (status, body["error"]["code"]) in {(400, "bad_request"), (422, "invalid")}, part
+
+    served(redis_url, tmp_path, test)
