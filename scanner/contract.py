@@ -169,6 +169,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None
     failure: Failure | None = None
 
+    def __post_init__(self) -> None:
+        if (self.verdict is None) == (self.failure is None):
+            msg = "an outcome has either a verdict or a failure"
+            raise ValueError(msg)
+
 
 QueueName = Literal["interactive", "bulk"]
 """Somebody waits for the first; the second is a list that takes as long as it takes."""

@@ -57,6 +57,14 @@ OUTCOMES = [
 ]
 
 
+def test_an_outcome_has_either_a_verdict_or_a_failure() -> None:
+    for both_or_none in ({}, {"verdict": VERDICT, "failure": OUTCOMES[1].failure}):
+        with pytest.raises(ValueError, match="either"):
+            Outcome(source="a.jpg", **both_or_none)
+    with pytest.raises(msgspec.ValidationError, match="either"):
+        msgspec.json.decode(b'{"source": "a.jpg"}', type=Outcome)
+
+
 def as_plain(outcome: Outcome) -> dict:
     return json.loads(msgspec.json.encode(outcome))
 

@@ -12,6 +12,7 @@ from scanner.errors import KeyReused
 from scanner.service.ledger import Ledger
 
 URL = "https://example.org/a.jpg"
+OUTCOME = b'{"source":"x","failure":{"code":"gone","message":"it is gone","retryable":false}}'
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ async def call(ledger: Ledger, step: str, *arguments: object) -> object:
     return await ledger._step(args=[step, *arguments])
 
 
-async def end(ledger: Ledger, row: ScanRow, outcome: bytes = b'{"source":"x"}') -> None:
+async def end(ledger: Ledger, row: ScanRow, outcome: bytes = OUTCOME) -> None:
     fence = (await call(ledger, "start", row.id, "w", 15_000))[0]
     assert await call(ledger, "finish", row.id, fence, "done", outcome, 60) == 1
 
@@ -134,7 +135,7 @@ def test_cancelling_ends_a_scan_and_its_worker_can_write_no_more(url: str) -> No
         assert (cancelled.state, cancelled.outcome.failure.code) == ("cancelled", "cancelled")
         assert await call(ledger, "renew", row.id, fence, 15_000) == 0
         assert await call(ledger, "progress", row.id, fence, "fetch", 50) == 0
-        assert await call(ledger, "finish", row.id, fence, "done", b"{}", 60) == 0
+        assert await call(ledger, "finish", row.id, fence, "done", OUTCOME, 60) == 0
         assert await ledger.cancel(row.id, tenant="t") == cancelled
         assert await ledger.depths() == {"interactive": 0, "bulk": 0, "running": 0}
         assert await call(ledger, "start", row.id, "w", 15_000) == []
@@ -148,13 +149,13 @@ def test_only_the_holder_of_the_lease_writes(url: str) -> None:
         old = (await call(ledger, "start", row.id, "w1", 0))[0]
         assert await call(ledger, "start", row.id, "w2", 15_000) == []
         (_, taken) = await call(ledger, "take_expired", 10, 15_000)
-        assert await call(ledger, "finish", row.id, old, "done", b"{}", 60) == 0
+        assert await call(ledger, "finish", row.id, old, "done", OUTCOME, 60) == 0
         assert await call(ledger, "take_expired", 10, 15_000) == []  # one reconciler, not all of them
         assert await call(ledger, "give_back", row.id, taken, 1, 0) == b"interactive"
         new, attempt, *_ = await call(ledger, "start", row.id, "w2", 15_000)
         assert attempt == 2
-        assert await call(ledger, "finish", row.id, new, "done", b'{"source":"x"}', 60) == 1
-        assert await call(ledger, "finish", row.id, new, "failed", b"{}", 60) == 0
+        assert await call(ledger, "finish", row.id, new, "done", OUTCOME, 60) == 1
+        assert await call(ledger, "finish", row.id, new, "failed", OUTCOME, 60) == 0
         assert (await ledger.get(row.id, tenant="t")).state == "done"
 
     with_ledger(url, steps)
@@ -180,24 +181,26 @@ def test_a_scan_given_back_keeps_its_place_and_its_attempts(url: str) -> None:
 def test_events_tell_each_change_and_end_with_the_outcome(url: str) -> None:
     async def steps(ledger: Ledger) -> None:
         row = await ledger.accept(ask())
-        seen = []
+        seen: asyncio.Queue[tuple[object, ...]] = asyncio.Queue()
 
         async def listen() -> None:
-            seen.extend(
-                [(event.state, event.stage, event.percent) async for event in ledger.events(row.id, tenant="t")]
-            )
+            async for event in ledger.events(row.id, tenant="t"):
+                await seen.put((event.state, event.stage, event.percent))
+
+        async def comes(*what: object) -> None:
+            async with asyncio.timeout(60):
+                while await seen.get() != what:
+                    pass
 
         listening = asyncio.create_task(listen())
-        await asyncio.sleep(0.1)
+        assert await seen.get() == ("queued", None, None)
         fence = (await call(ledger, "start", row.id, "w", 15_000))[0]
-        await asyncio.sleep(0.1)
         await call(ledger, "progress", row.id, fence, "fetch", 50)
-        await asyncio.sleep(0.1)
-        await call(ledger, "finish", row.id, fence, "done", b'{"source":"x"}', 60)
+        await comes("running", "fetch", 50.0)
+        await call(ledger, "finish", row.id, fence, "done", OUTCOME, 60)
+        await comes("done", None, None)
         await listening
-        assert seen[0] == ("queued", None, None)
-        assert ("running", "fetch", 50.0) in seen
-        assert seen[-1] == ("done", None, None)
+        assert seen.empty()
 
     with_ledger(url, steps)
 

@@ -211,7 +211,7 @@ def test_a_service_that_will_never_take_it_ends_the_run(tmp_path, status, words)
         ("outcome.verdict.media.width", -1, "larger than any"),
         ("outcome.verdict.media.sha256", "no digest", "SHA-256"),
         ("outcome.verdict.score", 7.0, "score of 7.0"),
-        ("outcome.verdict", None, "neither a verdict nor a failure"),
+        ("outcome.verdict", None, "either a verdict or a failure"),
     ],
 )
 def test_what_no_row_can_hold_ends_the_run_in_words_and_the_rows_before_are_kept(tmp_path, path, value, words):

@@ -168,9 +168,6 @@ def _whole(row: Row) -> Row:
     outcome = row.outcome
     if outcome is None:
         return row
-    if (outcome.verdict is None) == (outcome.failure is None):
-        msg = f"row {row.position} has neither a verdict nor a failure, or both"
-        raise ValueError(msg)
     if outcome.verdict is not None:
         score, media = outcome.verdict.score, outcome.verdict.media
         if score is not None and not 0 <= score <= 1:
