@@ -260,15 +260,6 @@ def test_a_prefix_that_fits_too_many_is_refused(with_cache, monkeypatch):
     with_cache(work)
 
 
-def test_the_number_of_bits_keeps_a_crowd_of_sixteen(with_cache):
-    async def work(cache, client):
-        assert await cache.prefix_bits(model_id=MODEL) == 4
-        await client.hset("m1:stats", f"remembered:{MODEL}", 1_000_000)
-        assert await cache.prefix_bits(model_id=MODEL) == 15
-
-    with_cache(work)
-
-
 def test_a_bucket_has_an_end_and_what_does_not_fit_is_counted(with_cache):
     async def work(_cache, client):
         buckets = Buckets(client, b"t:", size_bytes=2, life_s=100, cap=2)

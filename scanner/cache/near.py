@@ -34,10 +34,6 @@ MIN_FACE_PX = 20.0
 """A face smaller than this, in either picture, cannot be compared."""
 MIN_CONTRAST = 8.0
 """Standard deviation of the thumbnail, in grey levels: a flatter picture has a hash of noise."""
-_C1, _C2 = (
-    (0.01 * 255) ** 2,
-    (0.03 * 255) ** 2,
-)  # Wang et al. 2004, "Image quality assessment: from error visibility..."
 _Share = Annotated[float, Meta(ge=-8, le=9)]  # a box may reach out of the picture
 
 

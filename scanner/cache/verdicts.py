@@ -121,7 +121,7 @@ class VerdictCache:
     async def by_prefix(self, bits: str, *, model_id: str) -> list[tuple[str, Known]]:
         """Every remembered verdict on bytes whose sha256 begins with these bits, e.g. "010011010010101".
 
-        So a client can ask without saying what it asks for; `prefix_bits` tells how many bits leave a crowd.
+        So a client can ask without saying what it asks for.
         Raises ValueError unless there are 4 to 256 bits, and when they fit more than 1,000 digests.
         """
         if not 4 <= len(bits) <= 256 or set(bits) - {"0", "1"}:
@@ -138,11 +138,6 @@ class VerdictCache:
             raise ValueError(msg)
         found = await self.gists(digests, tenant="", model_id=model_id)
         return [(sha256, known) for sha256, known in zip(digests, found, strict=True) if known is not None]
-
-    async def prefix_bits(self, *, model_id: str) -> int:
-        """How many bits of a sha256 about 16 to 32 remembered ones share: floor(log2(N / 16)), at least 4."""
-        count = int(await self._redis.hget(f"{PREFIX}stats", f"remembered:{self.scope(model_id)}") or 0)
-        return max(4, (count // 16).bit_length() - 1)
 
     async def verdicts(self, digests: Sequence[str], *, model_id: str) -> dict[str, Verdict]:
         """Those of many sha256s that are remembered, in one round trip."""
