@@ -32,6 +32,7 @@ test: export OMP_WAIT_POLICY := PASSIVE
 test: export GOMP_SPINCOUNT := 0
 test: check ## every check and every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python tests/figures.py --glance
 
 check: setup ## format, lint, types, who may import whom
 	@$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""How near the pipeline is to what its parts cost: `python tests/bench_scan.py [ROUNDS]`, three ratios.
+"""How near the pipeline is to what its parts cost: `python tests/bench_scan.py [ROUNDS|glance]`, three ratios.
 
 1. image scan / limit      throughput of whole scans, as a share of what the bare library calls would allow
 2. keyframes / linear      cost of a 60 s 1080p scan when every frame is read, over the cost as it is
@@ -6,6 +6,7 @@
 
 Unit: CPU-seconds of single-threaded work, the jail's children included; other work on the machine hardly moves them.
 Both sides run interleaved in one process; a ratio is the median over the rounds, with the least and the greatest.
+`glance` takes the first and the last one in two rounds, some 15 s: what `make test` ends with.
 """
 
 import os
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
@@ -96,9 +98,16 @@ class Bench:
         self.quick, self.linear = self.scanner.jail, stack.enter_context(Jail(settings, tasks=tasks))
         self.detector = self.scanner.model.detector
         self.faces, self.xception = FaceDetector(), xception()
-        self.pictures, self.clip = pictures(folder), clip(folder)
+        self.folder, self.pictures = folder, pictures(folder)
         self.crops = np.concatenate([golden_crops()] * 8)
-        self.best_batch = min(BATCHES, key=self.xception_s)
+
+    @cached_property
+    def clip(self) -> Path:
+        return clip(self.folder)
+
+    @cached_property
+    def best_batch(self) -> int:
+        return min(BATCHES, key=self.xception_s)
 
     def cost_s(self, work: Callable[[], object], items: int) -> float:
         begun = tree_cpu_s((self.quick, self.linear))
@@ -173,10 +182,22 @@ def show(name: str, ours: list[float], other: list[float]) -> None:
     print(f"{name:24} {middle:6.2f}  ({spread}; {sides} core-ms; target {target:g}: {verdict})")
 
 
+def glance() -> None:
+    """The two ratios that need no clip, in two rounds: enough to see that something became twice as slow."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        bench = Bench(Path(folder), stack)
+        bench.best_batch = 1  # the best on every machine so far, and finding it takes half a minute
+        show("image scan / limit", *ratios(2, bench.scan_s, bench.limit_s))
+        show("encoder / Xception@299", *ratios(2, bench.encoder_s, bench.xception_s))
+
+
 def main() -> None:
     """Measure and print."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     torch.set_num_threads(1)
+    if sys.argv[1:] == ["glance"]:
+        glance()
+        return
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "unknown")  # noqa: PTH123, SIM115
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "av", "pillow", "numpy"))
     print(f"{cpu}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, load {os.getloadavg()[0]:.1f}")

@@ -6,6 +6,7 @@ Each benchmark runs alone, one after the other; what it printed is kept in repor
 
 are its figures. With --write they go into the README between their marks and into tests/figures.json, with machine,
 date and commit. A figure that left the spread of the committed one is pointed out, and nothing more: speed is no test.
+`--glance` sets two of them beside the committed ones; `make test` ends with it, whatever it says.
 """
 
 import argparse
@@ -39,6 +40,8 @@ COMMANDS = {  # sized so that all of them end within half an hour of two cores
     "hosts": ("bench_bulk.py", "hosts", "600", "1"),
 }
 
+GLANCE = ("bench_scan.py", "glance")
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -71,6 +74,28 @@ def figures_in(bench: str, text: str) -> list[Figure]:
             numbers = [float(match[name].replace(",", "")) for name in ("median", "low", "high", "aim")]
             found.append(Figure(bench, match["what"], *numbers, match["verdict"] == "reached"))
     return found
+
+
+def beside(new: list[Figure], old: list[Figure]) -> str:
+    """A glance at speed in words: each figure beside the committed one."""
+    before = {figure.what: figure for figure in reversed(old)}
+    pairs = [(now, before[now.what]) for now in new if now.what in before]
+    told = [
+        f"{now.what} {now.median:g}, committed {then.median:g} ({then.low:g} to {then.high:g})" for now, then in pairs
+    ]
+    return f"speed, which fails no test: {'; '.join(told) or 'nothing was measured'}"
+
+
+def glance() -> None:
+    """Measure two ratios in a quarter of a minute; whatever goes wrong is a line and no failure."""
+    own = [sys.executable, str(HERE / GLANCE[0]), *GLANCE[1:]]
+    environ = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    try:
+        done = subprocess.run(own, capture_output=True, text=True, timeout=120, env=environ, cwd=ROOT, check=False)
+    except subprocess.TimeoutExpired:
+        print("speed, which fails no test: not measured, this machine is too busy")
+        return
+    print(beside(figures_in("scan", done.stdout), kept()) + (f" ({done.stderr[-300:]})" if done.returncode else ""))
 
 
 def measured(bench: str) -> list[Figure]:
@@ -131,7 +156,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="NAME,...", default=",".join(COMMANDS), help=f"of {', '.join(COMMANDS)}")
     parser.add_argument("--write", action="store_true", help="into the README and tests/figures.json")
+    parser.add_argument("--glance", action="store_true", help="two ratios beside the committed ones, in 15 s")
     given = parser.parse_args()
+    if given.glance:
+        glance()
+        return
     chosen, old, where = given.only.split(","), kept(), machine()
     new = [figure for bench in chosen for figure in measured(bench)]
     print("\n".join(moved(new, old)) or "nothing left the spread of the committed figures")

@@ -35,6 +35,15 @@ def test_only_what_left_the_committed_spread_is_pointed_out():
     assert figures.moved(new, old) == ["image scan / limit: 0.6, was 0.82 (0.64 to 1.19)"]
 
 
+def test_a_glance_sets_two_figures_beside_the_committed_ones():
+    new = figures.figures_in("scan", PRINTED.replace("   0.82 ", "   0.60 "))
+    assert figures.beside(new[:1], figures.figures_in("scan", PRINTED)) == (
+        "speed, which fails no test: image scan / limit 0.6, committed 0.82 (0.64 to 1.19)"
+    )
+    assert figures.beside([], new) == "speed, which fails no test: nothing was measured"
+    assert (figures.HERE / figures.GLANCE[0]).is_file()
+
+
 @pytest.mark.parametrize("bench", figures.COMMANDS)
 def test_every_command_is_a_benchmark_here(bench):
     assert (figures.HERE / figures.COMMANDS[bench][0]).is_file()
