@@ -9,16 +9,26 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 from bulk_site import NETWORK, Site, picture
+from engines import ForkedEngine
 from redis_server import redis_in
+from rq.job import Job
+from rq.serializers import JSONSerializer
 from test_bulk import QUICK, Glimpse, rows_of
 
+from scanner.bulk.dispatch import Item
+from scanner.bulk.lists import Entry
 from scanner.bulk.plan import ElsewhereError, Plan
-from scanner.bulk.polite import Patience
+from scanner.bulk.polite import Patience, Policy
+from scanner.bulk.queued import QueueDispatch
 from scanner.bulk.run import run
-from scanner.bulk.shards import scan_shard
+from scanner.bulk.shard_worker import ShardWorker, _engine
+from scanner.bulk.shards import Answer, Shard, rows_key, scan_shard
+from scanner.engine.client import EngineClient
+from scanner.service import jobs
 from scanner.settings import Settings
 
 WORKER = """
@@ -53,7 +63,7 @@ def started(url, folder):
 
 
 def test_workers_scan_a_list_and_one_that_dies_loses_nothing(site, tmp_path, monkeypatch):
-    monkeypatch.setattr("scanner.bulk.queued._LOST_S", 1.0)
+    monkeypatch.setattr("scanner.bulk.queued._LOST_S", 5.0)  # enough for the first beat of a worker on a busy machine
     monkeypatch.setattr("scanner.bulk.queued._CHECK_S", 0.5)
     monkeypatch.setattr("scanner.bulk.queued.SHARD_ROWS", 40)
     urls = [site.url(f"{n}.jpg?{again}") for again in range(4) for n in range(60)]
@@ -92,6 +102,67 @@ def test_without_a_redis_it_says_so(tmp_path):
     plan = Plan(source=str(tmp_path / "list.txt"), out=tmp_path / "out.jsonl", queue=f"unix://{tmp_path}/none")
     with pytest.raises(ElsewhereError, match="no Redis answers"):
         asyncio.run(run(plan, Settings()))
+
+
+def shard_of(*sources):
+    entries = [Entry(row, source) for row, source in enumerate(sources, 1)]
+    kept_to = {"policy": Policy(), "patience": Patience(retries=0), "with_hash": False, "respect_noai": False}
+    return Shard(run="r", id="s", entries=entries, user_agent="test", **kept_to)
+
+
+def test_a_worker_is_on_the_roll_while_it_scans_however_long_that_takes(site, tmp_path, monkeypatch):
+    monkeypatch.setattr("scanner.bulk.shard_worker.BEAT_S", 0.02)
+    shard = shard_of(site.url("1.jpg"))
+    with redis_in(tmp_path / "redis") as url, redis.Redis.from_url(url) as client:
+
+        class Slow(Glimpse):
+            async def look(self, frames, *, urgent=True):
+                client.expire(worker.key, 10)  # as if 80 of the 90 seconds were over
+                async with asyncio.timeout(20):
+                    while client.ttl(worker.key) <= 10:  # noqa: ASYNC110 - it is another process that is told
+                        await asyncio.sleep(0.01)
+                return await super().look(frames, urgent=urgent)
+
+        worker = ShardWorker(client, Settings(**QUICK, redis_url=url), Slow())
+        client.set(shard.key, msgspec.msgpack.encode(shard))
+        job = Job.fetch(jobs.put_shard(shard.key, client), connection=client, serializer=JSONSerializer)
+        worker.execute_job(job, None)
+        (answer,) = client.lrange(rows_key("r"), 0, -1)
+        assert msgspec.msgpack.decode(answer, type=Answer).result.code is None
+
+
+def test_the_rows_of_a_dead_worker_go_out_again_though_other_lists_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("scanner.bulk.queued._LOST_S", 0.0)
+    with redis_in(tmp_path / "redis") as url, redis.Redis.from_url(url) as client:
+        ways = {"policy": Policy(), "patience": Patience(), "with_hash": False, "unlimited": bool, "judged_by": str}
+        ours = QueueDispatch(None, client, None, Settings(), **ways)
+        ours._put([Item(Entry(1, "https://a.example/1.jpg"), b"key")])
+        (taken,) = jobs.shards_waiting(client)
+        client.lrem("rq:queue:shards", 1, taken)  # by a worker that died before its first beat
+        theirs = jobs.put_shard("of another list", client)
+        for _ in range(2):  # once it waits again it stays where it is
+            ours._check()
+            (again,) = jobs.shards_waiting(client) - {theirs}
+            assert ours.in_flight == 1
+            assert [out.job for out in ours._out.values()] == [again]
+
+
+def test_a_worker_whose_engine_cannot_be_started_ends_and_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with (
+        pytest.raises(FileNotFoundError, match="nowhere"),
+        _engine(Settings(engine_socket=str(tmp_path / "engine.sock"))),
+    ):
+        pytest.fail("there is no engine")
+
+
+def test_a_worker_uses_the_engine_of_its_machine(tmp_path):
+    path = tmp_path / "engine.sock"
+    forked = ForkedEngine(path, seconds=0.0)
+    EngineClient.open(Settings(), path=path)
+    with _engine(Settings(engine_socket=str(path))) as model:
+        assert model.info.model_id == "fake"
+    assert forked.end(signal.SIGTERM) == 0
 
 
 def _scanned(urls):

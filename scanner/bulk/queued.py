@@ -43,9 +43,10 @@ _PAYLOAD_TTL_S = 7 * 86_400
 
 @dataclass
 class _Out:
-    """A shard that is out: its missing rows, its hosts, and when it was last known to be somewhere."""
+    """A shard that is out: its job, its missing rows, its hosts, and when it was last known to be somewhere."""
 
     shard: Shard
+    job: str
     missing: dict[int, Item]
     hosts: set[str]
     seen_s: float
@@ -182,8 +183,8 @@ class QueueDispatch:
         )
         hosts = {host for item in items if (host := host_of(item.entry.source)) and self._is_limited(host)}
         self._redis.set(shard.key, msgspec.msgpack.encode(shard), ex=_PAYLOAD_TTL_S)
-        jobs.put_shard(shard.key, self._redis)
-        self._out[shard.id] = _Out(shard, {item.entry.row: item for item in items}, hosts, time.monotonic())
+        job = jobs.put_shard(shard.key, self._redis)
+        self._out[shard.id] = _Out(shard, job, {item.entry.row: item for item in items}, hosts, time.monotonic())
 
     def _is_limited(self, host: str) -> bool:
         return self._policy.per_host_rate > 0 and not self._unlimited(host)
@@ -218,9 +219,9 @@ class QueueDispatch:
     def _check(self) -> None:
         """Give what dead workers left to others."""
         try:
-            waits = jobs.shards_waiting(self._redis) > 0
+            waiting = jobs.shards_waiting(self._redis)
             for out in list(self._out.values()):
-                if self._redis.exists(beat_key(out.shard.key)) or waits:
+                if out.job in waiting or self._redis.exists(beat_key(out.shard.key)):
                     out.seen_s = time.monotonic()
                 elif time.monotonic() - out.seen_s > _LOST_S:
                     log.warning("a worker died; its %d rows go to another", len(out.missing))

@@ -11,9 +11,9 @@ import contextlib
 import logging
 import os
 import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -30,7 +30,6 @@ from scanner.bulk.shards import BEAT_S, BEAT_TTL_S, QUEUE, ROWS_TTL_S, Answer, S
 from scanner.cache.recall import Recall
 from scanner.engine.client import EngineClient
 from scanner.engine.own import engine_for
-from scanner.errors import EngineError
 from scanner.service import jobs
 from scanner.settings import Settings
 
@@ -64,19 +63,21 @@ class ShardWorker(SimpleWorker):
         if not jobs.is_allowed(job, jobs.SCAN_SHARD):
             log.error("job %s names something that may not be run here; refused", job.id)
         else:
-            asyncio.run(scan(self.connection, str(job.args[0]), self._settings, self._model))
+            asyncio.run(scan(self.connection, str(job.args[0]), self._settings, self._model, beat=self.heartbeat))
         job.delete()
 
 
-async def scan(client: redis.Redis, key: str, settings: Settings, model: EngineClient) -> None:
-    """Scan one shard, unless it was taken back."""
+async def scan(
+    client: redis.Redis, key: str, settings: Settings, model: EngineClient, *, beat: Callable[[], None]
+) -> None:
+    """Scan one shard, unless it was taken back; `beat` says meanwhile that the worker lives."""
     found = await asyncio.to_thread(client.get, key)
     if not isinstance(found, bytes):
         return
     shard = msgspec.msgpack.decode(found, type=Shard)
     settings = msgspec.structs.replace(settings, respect_noai=shard.respect_noai, user_agent=shard.user_agent)
     url = settings.cache_url or settings.redis_url
-    async with redis.asyncio.Redis.from_url(url) as memory, _beating(client, key) as is_ours:
+    async with redis.asyncio.Redis.from_url(url) as memory, _beating(client, key, beat) as is_ours:
         sources = {entry.row: key_of(entry.source) for entry in shard.entries}
         rows = scan_sources(
             shard.entries,
@@ -105,8 +106,8 @@ def _push(client: redis.Redis, run: str, answer: bytes) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _beating(client: redis.Redis, key: str) -> AsyncIterator[asyncio.Event]:
-    """Say that we live; the event is cleared when the shard was taken back."""
+async def _beating(client: redis.Redis, key: str, beat_of_worker: Callable[[], None]) -> AsyncIterator[asyncio.Event]:
+    """Say that the shard is worked on and its worker lives; the event is cleared when the shard was taken back."""
     is_ours = asyncio.Event()
     is_ours.set()
 
@@ -116,6 +117,7 @@ async def _beating(client: redis.Redis, key: str) -> AsyncIterator[asyncio.Event
                 await asyncio.to_thread(client.set, beat_key(key), b"", ex=BEAT_TTL_S)
                 if not await asyncio.to_thread(client.exists, key):
                     is_ours.clear()
+                await asyncio.to_thread(beat_of_worker)  # rq's own comes between jobs only, and holds for 90 s
             await asyncio.sleep(BEAT_S)
 
     task = asyncio.create_task(beat())
@@ -133,23 +135,26 @@ def run(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def _engine(settings: Settings) -> Iterator[EngineClient]:
-    """The machine's engine or our own, kept by an event loop in a thread: this one is rq's, for its signals."""
-    loop, over = asyncio.new_event_loop(), asyncio.Event()
+    """The machine's engine or our own, kept by an event loop in a thread: this one is rq's, for its signals.
+
+    Raises what `engine_for` raises, and OSError when no engine can be started.
+    """
     found: Future[EngineClient] = Future()
 
     async def keep() -> None:
-        try:
-            async with engine_for(settings) as model:
-                found.set_result(model)
-                await over.wait()
-        except EngineError as error:
-            found.set_exception(error)
+        async with engine_for(settings) as model:
+            found.set_result(model)
+            await asyncio.Event().wait()  # until it is cancelled
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(keep(),), name="laescan-engine-keeper")
-    thread.start()
-    try:
-        yield found.result()
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-        loop.close()
+    loop = asyncio.new_event_loop()
+    keeping = loop.create_task(keep())
+    with contextlib.closing(loop), ThreadPoolExecutor(1, "laescan-engine-keeper") as thread:
+        ended = thread.submit(loop.run_until_complete, keeping)
+        either: tuple[Future[Any], ...] = (found, ended)
+        try:
+            wait(either, return_when=FIRST_COMPLETED)
+            if ended.done():
+                ended.result()
+            yield found.result()
+        finally:
+            loop.call_soon_threadsafe(keeping.cancel)

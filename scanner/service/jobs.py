@@ -95,9 +95,9 @@ def scan_shard(key: str) -> None:
     raise RuntimeError(msg)
 
 
-def put_shard(key: str, client: redis.Redis) -> None:
-    """A job for a piece of a list, which lies under `key`."""
-    Queue("shards", connection=client, serializer=JSONSerializer).enqueue_call(
+def put_shard(key: str, client: redis.Redis) -> str:
+    """A job for a piece of a list, which lies under `key`; out: the job's id."""
+    job = Queue("shards", connection=client, serializer=JSONSerializer).enqueue_call(
         SCAN_SHARD,
         args=(key,),
         description="shard",
@@ -105,11 +105,12 @@ def put_shard(key: str, client: redis.Redis) -> None:
         result_ttl=0,
         failure_ttl=RECORD_TTL_S,
     )
+    return str(job.id)
 
 
-def shards_waiting(client: redis.Redis) -> int:
-    """Pieces of lists that no worker has taken yet."""
-    return int(Queue("shards", connection=client, serializer=JSONSerializer).count)
+def shards_waiting(client: redis.Redis) -> set[str]:
+    """The jobs of pieces of any list that no worker has taken yet."""
+    return set(Queue("shards", connection=client, serializer=JSONSerializer).get_job_ids())
 
 
 def _job(id_: str, *, at_front: bool) -> EnqueueData:
