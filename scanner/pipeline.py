@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from scanner import wording
 from scanner.cache.urls import for_log
@@ -46,6 +46,9 @@ STAGES = ("fetch", "recall", "decode", "score", "judge")
 """The names in `timings_s` and in progress reports; `recall` only with a memory, before and after `decode`."""
 
 _NO_ROOM = "the disk of temporary files is full; it is tried again, or make room there (TMPDIR) and scan it again"
+
+KeepFrames = bool | Literal["if changed"]
+"""The latter for who has a report already: no frames, and no download, of a source that is as it was remembered."""
 
 Progress = Callable[[str, float | None], None]
 """Called with a stage and how much of it is done, 0..1, None = unknown; from any thread."""
@@ -115,15 +118,13 @@ class Scanner:
         source: str,
         *,
         progress: Progress | None = None,
-        keep_frames: bool = False,
-        drawn: bool = False,
+        keep_frames: KeepFrames = False,
         urgent: bool = True,
         rescan: bool = False,
     ) -> ScanResult:
         """Judge a URL, a path or `-`. Never raises for what is wrong with the source, nor for a bug: see Outcome.
 
-        `keep_frames` holds the frames of the verdict in memory for a report; they are not fetched for that alone when
-        the source has not changed and what was `drawn` of it before is still there.
+        `keep_frames` holds the frames of the verdict in memory for a report.
         `urgent` goes before what is not at a shared model, `rescan` judges anew what is remembered.
         """
         stages = _Stages(progress or (lambda _stage, _done: None))
@@ -134,7 +135,6 @@ class Scanner:
                     stages=stages,
                     memory=self._memory,
                     keep_frames=keep_frames,
-                    drawn=drawn,
                     urgent=urgent,
                     rescan=rescan,
                 )
@@ -163,8 +163,7 @@ class _Work:
     scanner: Scanner
     stages: _Stages
     memory: Memory | None
-    keep_frames: bool
-    drawn: bool
+    keep_frames: KeepFrames
     urgent: bool
     rescan: bool
 
@@ -175,7 +174,7 @@ class _Work:
         def fetched_bytes(so_far: int, total: int | None) -> None:
             stages.progress("fetch", so_far / total if total else None)
 
-        expected = None if self.keep_frames and not self.drawn else await self._expected(source)
+        expected = None if self.keep_frames is True else await self._expected(source)
         validators, unchanged = expected or (NO_VALIDATORS, None)
         try:
             with stages.stage("fetch"):

@@ -91,8 +91,7 @@ class Horse:
             result = await self._scanner.scan(
                 source,
                 progress=tell,
-                keep_frames=_is_drawn(task),
-                drawn=drawn,
+                keep_frames="if changed" if drawn else _is_drawn(task),
                 urgent=request.queue == "interactive",
                 rescan=request.rescan,
             )
