@@ -103,11 +103,10 @@ class Device(Bright):
 
     def __init__(self):
         super().__init__()
-        self.lock = asyncio.Lock()
+        self.thread = ThreadPoolExecutor(1)  # of no event loop: a worker has one for each shard
 
     async def look(self, frames, *, urgent=False):
-        async with self.lock:
-            await asyncio.sleep(DEVICE_S)
+        await asyncio.get_running_loop().run_in_executor(self.thread, time.sleep, DEVICE_S)
         return await super().look(frames, urgent=urgent)
 
 
