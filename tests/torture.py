@@ -406,7 +406,7 @@ APART = {  # name: (row, settings, launcher)
 
 TESTS = {
     "T15 a hostile decoder": ["test_escapes.py"],
-    "T6, T7, T9 a hostile page": ["test_page_walls.py", "test_page.py", "test_gateway.py"],
+    "T6, T7, T9, T15 a hostile page": ["test_page_walls.py", "test_page_hostile.py", "test_page.py", "test_gateway.py"],
     "T1-T5, T10, T17 fetching": ["test_egress.py", "test_proxy.py", "test_fetch.py"],
     "T8, T11-T16, F18 hostile media": ["test_hostile.py", "test_jail.py", "test_limits.py"],
     "T19-T22, T29 the API's door": ["test_api_access.py", "test_api_schema.py"],
@@ -432,8 +432,8 @@ def tested(files):
 PROGRAMS = {
     "T1-T7 addresses by every door": ["canaries.py"],
     "T24 markers in 1,000 URLs": ["markers.py", "--count", "1000"],
-    "T13 flipped bits, whole pipeline": ["bitflips.py", "--count", "1500"],
-    "parsers, fuzzed": ["fuzzing.py", "--seconds", "8"],
+    "T13 flipped bits, whole pipeline": ["bitflips.py", "--count", "500"],
+    "parsers, fuzzed": ["fuzzing.py", "--seconds", "4"],
 }
 
 
