@@ -6,7 +6,6 @@ The model has random weights: what is tested is that the page tells what the ser
 import base64
 import io
 import json
-from pathlib import Path
 
 import pytest
 from axe import findings, findings_inside
@@ -15,34 +14,8 @@ from landscapes import photos
 from models import talking_head
 from node import install
 from PIL import Image
+from scenes import DRAWN, HOSTILE, JUDGED, PLAYER, STREAM, edges
 from serving import Service, free_port, split_checkpoint
-
-HOSTILE = Path(__file__).parent / "extension" / "hostile.html"
-JUDGED = {"manipulated", "authentic", "inconclusive"}
-DRAWN = (  # whether anything is painted on the overlay's canvas
-    "(() => { const canvas = host.shadow.querySelector('.overlay canvas');"
-    " return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean) })()"
-)
-PLAYER = """<video width=384 muted></video><script>
-fetch(['/clip', 'mp4'].join('.')).then((answer) => answer.arrayBuffer()).then((bytes) => {
-  document.querySelector('video').src = URL.createObjectURL(new Blob([bytes], { type: 'video/mp4' }));
-});
-</script>"""
-
-
-STREAM = """<video id=file width=40 muted loop autoplay></video>
-<video id=shown width=384 muted autoplay></video>
-<script>
-const file = document.querySelector('#file');
-file.onplaying = () => { document.querySelector('#shown').srcObject = file.captureStream() };
-fetch(['/clip', 'mp4'].join('.')).then((answer) => answer.blob())
-  .then((clip) => { file.src = URL.createObjectURL(clip) });
-</script>"""
-
-
-def edges(inside, what):
-    """Left, top, right and bottom of an element."""
-    return inside.run(f"(() => {{ const r = {what}.getBoundingClientRect(); return [r.x, r.y, r.right, r.bottom] }})()")
 
 
 @pytest.fixture(scope="module")
