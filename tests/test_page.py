@@ -270,13 +270,14 @@ def test_the_child_is_dead_and_the_folder_empty_whatever_ends_it(origin, tmp_pat
     monkeypatch.setattr(page, "_LAUNCH", program)
     url = origin.answer("/page", html(""))
 
+    time_of = {"deadline": {"video_timeout_s": 0.7}}.get(how, {})  # the others' child must have begun
+
     async def run():
-        work = fetch(
-            url, folder=tmp_path, settings=Settings(allow_networks=(f"{ORIGIN_HOST}/32",), video_timeout_s=0.7)
-        )
-        task = asyncio.create_task(work)
+        settings = Settings(allow_networks=(f"{ORIGIN_HOST}/32",), **time_of)
+        task = asyncio.create_task(fetch(url, folder=tmp_path, settings=settings))
         if how == "cancel":
-            while not children():  # noqa: ASYNC110 a process, not a task
+            while not children():
+                assert not task.done()
                 await asyncio.sleep(0.01)
             task.cancel()
         return (await asyncio.gather(task, return_exceptions=True))[0]
