@@ -196,7 +196,10 @@ def test_guessing_is_slowed_down(serve):
     async def test(api):
         for _ in range(20):
             assert (await api.ask("GET", "/metrics"))[0] == 401
-        status, answer, headers = await api.ask("GET", "/metrics")
+        for _ in range(100):  # one more is let through for every 3 s that the first took
+            status, answer, headers = await api.ask("GET", "/metrics")
+            if status != 401:
+                break
         assert (status, code(answer)) == (429, "too_many_requests")
         assert int(headers["Retry-After"]) > 0
 
