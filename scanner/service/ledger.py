@@ -286,7 +286,9 @@ class _Changes:
                 self._task = None
 
     async def _listen(self) -> None:
-        while True:
+        """Until it is cancelled, which redis turns into an error of its own when it comes while it connects."""
+        ours = asyncio.current_task()
+        while ours is None or not ours.cancelling():
             with contextlib.suppress(RedisError, OSError):
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(CHANGES)
