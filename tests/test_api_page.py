@@ -132,7 +132,7 @@ def test_a_url_is_watched_from_the_queue_to_its_verdict(page, served):
     expect(page.locator(".gauge")).to_have_attribute(
         "aria-label", "Score 0.98 on a scale from 0 to 1; authentic up to 0.30, manipulated from 0.80."
     )
-    assert page.title() == "Signs of manipulation – laescan"
+    expect(page).to_have_title("Signs of manipulation – laescan")
     over = page.locator(".picture .over")
     expect(over).to_have_js_property("naturalWidth", 800)  # once it is decoded
     page.get_by_text("Show the evidence on the picture").click()
@@ -200,7 +200,7 @@ def test_what_strangers_wrote_stays_text(page, served):
     page.goto(f"/#/scans/{id_}")
     expect(page.locator(".notes li")).to_have_text(SECRET)
     assert page.locator("img[src=x]").count() == 0
-    assert page.title() == "Signs of manipulation – laescan"
+    expect(page).to_have_title("Signs of manipulation – laescan")
 
 
 def test_mistakes_are_said_beside_the_field(page):
@@ -219,6 +219,7 @@ def test_the_keyboard_alone_is_enough(page, served):
     )
     page.goto(f"/#/scans/{id_}")
     expect(page.locator("#headline")).to_be_focused()
+    expect(page.locator("#peek")).to_be_visible()  # it comes with the picture
     reached = []
     for _ in range(6):
         page.keyboard.press("Tab")
