@@ -43,7 +43,7 @@ REGION_LEGEND: Final = "looks inpainted"
 GLINT: Final = (255, 255, 255, 60)
 CHIP_WORDS: Final = {
     Label.MANIPULATED: "manipulated",
-    Label.INCONCLUSIVE: "unclear",
+    Label.INCONCLUSIVE: "inconclusive",
     Label.AUTHENTIC: "no sign",
 }
 
@@ -277,7 +277,7 @@ def _draw_legend(picture: Image.Image, label: Label | None, taken: list[Box], *,
     font = ImageFont.load_default(letter)
     draw = ImageDraw.Draw(picture, "RGBA")
     row, pad = 1.35 * letter, 0.7 * letter
-    title = "evidence of manipulation" + ("" if label is Label.MANIPULATED else " (unclear)")
+    title = "evidence of manipulation" + ("" if label is Label.MANIPULATED else " (inconclusive)")
     titles = ([title] if label else []) + ([REGION_LEGEND] if has_regions else [])
     width = max([*(draw.textlength(words, font=font) for words in titles), 16 * letter if label else 0])
     width += 2 * letter if has_regions else 0
