@@ -206,11 +206,21 @@ def by_feed(field: Field) -> tuple[int, bool]:
         return 2 * len(urls), asyncio.run(ask_each())
 
 
+class Eager(asyncio.Event):
+    """Nobody takes what a feed named, and nobody waits for that."""
+
+    async def wait(self) -> bool:
+        return True
+
+
 async def _asked(url: str, settings: Settings) -> list[tuple[str, str]]:
     feed = Feed(url, settings)
+    feed._taken = Eager()
     async with new_session(settings) as session:
-        await feed._ask(session, url, 0)
-    return list(feed._new)
+        await feed._ask(session, url)
+        for sitemap in feed._sitemaps:
+            await feed._ask(session, sitemap)
+    return list(feed._named)
 
 
 def by_api(field: Field) -> tuple[int, bool]:
