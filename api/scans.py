@@ -56,7 +56,7 @@ async def submit(request: web.Request) -> web.Response:
     asked = await read_json(request, SubmitScan, limit_bytes=SUBMIT_BYTES)
     url = clean_url(asked.url, service.settings)
     key = await claim_key(request, msgspec.json.encode(asked))
-    if not asked.rescan:
+    if not asked.rescan and not await _is_repeated(service, key, tenant):
         known, failed = await _known_of(service, url, tenant)
         if known:
             return await _remembered(service, tenant, url, url, known)
@@ -71,12 +71,18 @@ async def _submit_upload(request: web.Request) -> web.Response:
     upload = await receive(request, spool_folder(service.settings), service.settings)
     key = await claim_key(request, upload.sha256.encode())
     known = None
-    with contextlib.suppress(RedisError):  # a help, never a condition
-        model_id = await service.lookups.model_id()
-        known = model_id and await service.cache.by_sha256(upload.sha256, model_id=model_id)
+    if not await _is_repeated(service, key, tenant):
+        with contextlib.suppress(RedisError):  # a help, never a condition
+            model_id = await service.lookups.model_id()
+            known = model_id and await service.cache.by_sha256(upload.sha256, model_id=model_id)
     if known:
         return await _remembered(service, tenant, upload.sha256, upload.name, known)
     return await _enqueue(service, ScanRequest(upload=upload.sha256, name=upload.name, tenant=tenant), key)
+
+
+async def _is_repeated(service: Service, key: str | None, tenant: str) -> bool:
+    """Whether this very request was accepted before: its scan is the answer then, not what is remembered since."""
+    return key is not None and await service.ledger.knows(key, tenant=tenant)
 
 
 async def _known_of(service: Service, url: str, tenant: str) -> tuple[Verdict | None, KnownFailure | None]:

@@ -83,6 +83,20 @@ def test_a_verdict_goes_before_a_failure(serve):
     serve(test)
 
 
+def test_who_repeats_a_request_is_told_of_its_own_scan_also_when_the_verdict_is_remembered(serve):
+    async def test(api):
+        await api.service.cache.announce(MODEL)
+        headers = {"Idempotency-Key": "once"}
+        first = (await api.ask("POST", "/v1/scans", json={"url": URL}, headers=headers))[1]["id"]
+        api.finish(first, FORGED)
+        await api.service.cache.remember(FORGED, url=URL, tenant="local")
+        await api.service.redis.delete(*[key async for key in api.service.redis.scan_iter(match="laescan:last:*")])
+        _, again, _ = await api.ask("POST", "/v1/scans", json={"url": URL}, headers=headers)
+        assert (again["id"], again["state"]) == (first, "done")
+
+    serve(test)
+
+
 # ---------------------------------------------------------------- forgetting
 
 

@@ -98,6 +98,10 @@ class Ledger:
             for request, (how, id_), row in zip(requests, answers, rows, strict=True)
         ]
 
+    async def knows(self, idempotency_key: str, *, tenant: str) -> bool:
+        """Whether a scan was accepted under this key."""
+        return bool(await self.redis.exists(_claimed(tenant, idempotency_key)))
+
     async def get(self, id: str, *, tenant: str) -> ScanRow | None:  # noqa: A002 - the API's word
         """The row as it is now; None when there is none, or it is another tenant's."""
         return (await self.get_many([id], tenant=tenant))[0]
@@ -200,12 +204,16 @@ class Ledger:
         return [_row(id_, found, ranks.get(i)) for i, (id_, found) in enumerate(zip(ids, hashes, strict=True))]
 
 
+def _claimed(tenant: str, idempotency_key: str) -> str:
+    return "laescan:idempotent:" + _digest(tenant, idempotency_key)
+
+
 def acceptance(request: ScanRequest, idempotency_key: str | None) -> list[str | bytes | int]:
     """The arguments of the step `accept`, for whoever has a client."""
     encoded = msgspec.json.encode(request)
     asked = request.source_url if request.upload is None else f"upload {request.upload}"
     flight = "laescan:flight:" + _digest(request.tenant, str(asked), "rescan" if request.rescan else "")
-    idempotent = "" if idempotency_key is None else "laescan:idempotent:" + _digest(request.tenant, idempotency_key)
+    idempotent = "" if idempotency_key is None else _claimed(request.tenant, idempotency_key)
     digest = hashlib.sha256(encoded).hexdigest()
     what = (secrets.token_hex(16), request.tenant, request.source, encoded, request.queue)
     return ["accept", *what, flight, idempotent, digest, IDEMPOTENCY_TTL_S]
