@@ -240,7 +240,7 @@ def search(house: House) -> tuple[Counter[str], Counter[str]]:
         if found:
             (fine if allowed(place) else leaks)[place] += found
         for token in tokens:
-            leaks[f"token in {place}"] += text.count(token.rpartition(b"_")[2])
+            leaks[f"token in {place}"] += text.count(token.split(b"_", 2)[2])  # the secret may hold further ones
     return fine, +leaks
 
 

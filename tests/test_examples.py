@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import elsewhere
 import msgspec
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hatchling.builders.wheel import WheelBuilder
 from sitters import portraits
 
 import scanner
+from scanner.bulk import shards
 from scanner.training import examples
 from scanner.training.portraits import load, save, split_of
 
@@ -59,9 +61,9 @@ def test_the_command_writes_one_jpeg_each(tmp_path, monkeypatch: pytest.MonkeyPa
 
 
 def shown():
-    """Every Python example that a reader meets: the package's own, then the README's."""
+    """Every Python example that a reader meets: the package's own, then the README's but those for Ray and Spark."""
     inside = [textwrap.dedent(found) for found in re.findall(r"(?m)(?:^    .*\n|^\n)+", scanner.__doc__)]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = re.sub(r"(?s)<!-- (ray|spark) -->.*?<!-- /\1 -->", "", elsewhere.README.read_text(encoding="utf-8"))
     return [text for text in inside if "import" in text] + re.findall(r"(?ms)^```python\n(.*?)^```", readme)
 
 
@@ -94,6 +96,14 @@ def test_every_python_example_runs_as_it_is_written(tmp_path):
     assert label in {"manipulated", "inconclusive", "authentic"}
     assert 0 < float(score) < 1
     assert printed[-1] == "gone"
+
+
+@pytest.mark.parametrize("name", ["ray", "spark"])
+def test_examples_for_other_programs_are_python_and_call_what_there_is(name):
+    code = elsewhere.lines_of(name)
+    compile(code, name, "exec")
+    assert "from scanner.bulk.shards import scan_shard\n" in code
+    assert callable(shards.scan_shard)
 
 
 def test_importing_the_package_imports_nothing_and_every_name_is_there(tmp_path):
