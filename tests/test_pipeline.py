@@ -155,7 +155,7 @@ def test_scans_at_once_do_not_mix(scanner):
 
     together = [result.outcome.verdict for result in asyncio.run(all_of_them())]
     alone = [scanner.scan_blocking(path).outcome.verdict for path in paths]
-    assert [verdict.score for verdict in together] == pytest.approx([verdict.score for verdict in alone], abs=1e-5)
+    assert [verdict.score for verdict in together] == pytest.approx([verdict.score for verdict in alone], abs=1e-3)
     assert [verdict.media.sha256 for verdict in together] == [verdict.media.sha256 for verdict in alone]
 
 
