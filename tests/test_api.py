@@ -11,8 +11,8 @@ import pytest
 import redis
 import verdicts
 from PIL import Image
-from redis_server import redis_in, start_redis
-from service import MODEL, URL, served, serving
+from redis_server import start_redis
+from service import MODEL, URL, serving
 
 from api import batches
 from scanner.cache.fingerprint import Look
@@ -24,17 +24,6 @@ from scanner.settings import Settings
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(200)
 FORGED = verdicts.still(verdicts.scored(verdicts.HIGH))
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def serve(redis_url, tmp_path):
-    return lambda test, **options: served(redis_url, tmp_path, test, **options)
 
 
 def form(data=JPEG, name="photo.jpg", field="file"):

@@ -8,7 +8,7 @@ import pytest
 import redis
 import verdicts
 from redis_server import redis_in
-from service import MODEL, URL, served
+from service import MODEL, URL
 
 from api.access import is_loopback, refuse_to_expose
 from api.errors import ApiError
@@ -21,17 +21,6 @@ from scanner.settings import Settings, SettingsError
 
 EXTENSION = "abcdefghijklmnopabcdefghijklmnop"
 GUARDED = [endpoint for endpoint in ENDPOINTS if endpoint.scope is not None]
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def serve(redis_url, tmp_path):
-    return lambda test, **options: served(redis_url, tmp_path, test, **options)
 
 
 def path_of(endpoint):

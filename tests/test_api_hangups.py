@@ -6,8 +6,6 @@ import logging
 import resource
 
 import pytest
-from redis_server import redis_in
-from service import served
 from test_api import JPEG, form
 
 from api import bodies, scans, uploads
@@ -19,17 +17,6 @@ FORM = (
 )
 FILE = b'Content-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
 BODY = b"POST /v1/scans HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def serve(redis_url, tmp_path):
-    return lambda test, **options: served(redis_url, tmp_path, test, **options)
 
 
 @contextlib.asynccontextmanager

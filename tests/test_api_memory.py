@@ -7,7 +7,7 @@ import pytest
 import redis
 import verdicts
 from redis_server import redis_in, start_redis
-from service import MODEL, URL, served, serving
+from service import MODEL, URL, serving
 
 from scanner.contract import Failure, Outcome
 from scanner.service.embedded import socket_url
@@ -15,17 +15,6 @@ from scanner.settings import Settings
 
 FORGED = verdicts.still(verdicts.scored(verdicts.HIGH))
 GONE = Failure(code="gone", message="404 Not Found", retryable=False)
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def serve(redis_url, tmp_path):
-    return lambda test, **options: served(redis_url, tmp_path, test, **options)
 
 
 async def fail(api, id_, failure=GONE, url=URL, tenant="local"):

@@ -1,27 +1,14 @@
 """Reports that a verdict is wrong, over real HTTP: taken, replaced, withdrawn, listed, and nobody else's business."""
 
 import msgspec
-import pytest
 import verdicts
-from redis_server import redis_in
-from service import URL, served
+from service import URL
 
 from api.feedback_command import run
 from scanner import cli
 from scanner.settings import Settings
 
 FORGED = verdicts.still(verdicts.scored(verdicts.HIGH))
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def serve(redis_url, tmp_path):
-    return lambda test, **options: served(redis_url, tmp_path, test, **options)
 
 
 def test_a_report_stands_beside_the_verdict_that_it_is_about(serve, redis_url):

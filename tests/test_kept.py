@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 import verdicts
-from redis_server import redis_in, start_redis
+from redis_server import start_redis
 from service import MODEL, URL, served
 
 from api import kept as kept_module
@@ -22,17 +22,6 @@ from scanner.service.embedded import socket_url
 FORGED = verdicts.still(verdicts.scored(verdicts.HIGH))
 SHA256 = FORGED.media.sha256
 PATH = f"/v1/verdicts?url={URL}"
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def serve(redis_url, tmp_path):
-    return lambda test, **options: served(redis_url, tmp_path, test, **options)
 
 
 @contextlib.asynccontextmanager
