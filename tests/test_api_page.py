@@ -12,7 +12,6 @@ import verdicts
 from chromium import chromium
 from PIL import Image
 from playwright.sync_api import expect
-from redis_server import redis_in
 from service import Running, serving
 
 from api.tokens import Scope, Tokens
@@ -60,12 +59,6 @@ class Loop:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.loop.close()
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
 
 
 @contextmanager

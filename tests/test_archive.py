@@ -8,7 +8,6 @@ import time
 import msgspec
 import pytest
 import redis.asyncio
-from redis_server import redis_in
 from verdicts import HIGH, scored, still
 
 from scanner.cache.archive import ArchiveError, export, inspect, take_in
@@ -19,12 +18,6 @@ from scanner.settings import Settings
 
 URL = "https://example.org/a.jpg?token=s3cret"
 FORGED, UNSURE = still(scored(HIGH, peak_at=(3, 4))), still(scored(0.5))
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
 
 
 @pytest.fixture

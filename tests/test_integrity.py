@@ -13,7 +13,6 @@ import redis
 import redis.asyncio
 import verdicts
 from PIL import Image
-from redis_server import redis_in
 from service import URL, served
 from test_recall import NEVER, ask, forged, portrait, scan
 
@@ -27,12 +26,6 @@ from scanner.settings import Settings
 
 MODEL = verdicts.MODEL.model_id
 LATE, RIGHT = verdicts.still(verdicts.scored(verdicts.LOW)), verdicts.still(verdicts.scored(verdicts.HIGH))
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
 
 
 @pytest.fixture

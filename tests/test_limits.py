@@ -23,7 +23,6 @@ import torch
 from aiohttp.base_protocol import BaseProtocol
 from origin import ALLOWED, Origin, fails, jpeg, take, video
 from PIL import Image
-from redis_server import redis_in
 from service import URL, served
 
 from scanner import errors
@@ -364,12 +363,6 @@ def test_bytes_of_a_page(origin, spare, is_whole):
 
 
 # ---------------------------------------------------------------- the API
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
 
 
 async def post(api, path, body, **options):

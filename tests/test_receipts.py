@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
-from redis_server import redis_in
 from service import URL, served
 from verdicts import HIGH, scored, still
 
@@ -263,12 +262,6 @@ def test_a_forged_key_id_cannot_drive_the_terminal(files, stranger, capsys):
 
 
 # ---------------------------------------------------------------- over HTTP
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 import redis
 from aiohttp import web
-from redis_server import redis_in
 from service import serving
 from test_bulk import rows_of
 from verdicts import still
@@ -23,12 +22,6 @@ from scanner.cli import main
 from scanner.contract import Failure, Outcome
 from scanner.service.lease import Lease
 from scanner.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
 
 
 @contextlib.contextmanager

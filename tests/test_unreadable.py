@@ -4,18 +4,11 @@ import asyncio
 import logging
 
 import pytest
-from redis_server import redis_in
 from service import URL, served
 
 from api.unreadable import LINE_BYTES, is_news
 
 SECRET = "token-in-a-query"
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with redis_in(tmp_path_factory.mktemp("redis")) as url:
-        yield url
 
 
 @pytest.mark.parametrize(("length", "status"), [(8_100, 200), (9_000, 422), (30_000, 422)])
