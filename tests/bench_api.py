@@ -153,7 +153,7 @@ async def compare(name, api, no_op, paths, seconds, headers=""):
         f"({min(ratios):.2f} to {max(ratios):.2f}); p50 {p50:.2f} / {base_p50:.2f} ms; "
         f"p99 {p99:.2f} / {base_p99:.2f} ms = {p99 / base_p99:.2f}"
     )
-    show(f"{name}: answers / no-op", ratios, 0.6)
+    show(f"cached lookup, {name} / aiohttp no-op", ratios, 0.6)
 
 
 async def costed(served, costs, paths, seconds, headers=""):

@@ -253,7 +253,7 @@ def again(folder, count=3_000, rounds=3):
             guard(before, rows_of(out))
             assert sum(site.paths.values()) == asked, "something was fetched again"
     sides(count, first=first, again=second)
-    ratios("again / first", second, first, 0.05, "less")
+    ratios("a finished list again / its first run", second, first, 0.05, "less")
 
 
 def twice(folder, count=3_000, rounds=2):
@@ -278,7 +278,7 @@ def twice(folder, count=3_000, rounds=2):
             guard(rows, {n: (row[0], *scores[row[0].replace("copy/", "")]) for n, row in rows.items()}, name)
     sides(count, **found)
     for name in ("repeated URLs", "repeated bytes"):
-        ratios(f"half {name} / distinct", found[name], found["distinct"], 0.60, "less")
+        ratios(f"half {name} / all distinct", found[name], found["distinct"], 0.60, "less")
 
 
 def grow(folder, count=30_000, rounds=1):
@@ -353,7 +353,7 @@ def hosts(folder, count=3_000, rounds=2):
     print(f"{len(mixed)} rows with {len(mixed) - len(good)} of bad hosts: {', '.join(BAD_HOSTS)}")
     sides(count, alone=alone, beside=beside)
     last = [a.said["last_s"] / b.said["last_s"] for a, b in zip(alone, beside, strict=True)]
-    show("until the last good picture, alone / beside", last, 0.90, "more")
+    show("good URLs without / with 10 % bad hosts beside them", last, 0.90, "more")
     show("requests of a 429 host in its worst 10 s / allowed", pressed, 1.2, "less")
 
 

@@ -45,7 +45,7 @@ GLANCE = ("bench_scan.py", "glance")
 
 @dataclass(frozen=True)
 class Figure:
-    """One ratio: both sides measured in the same run, interleaved; median, least and greatest of the rounds."""
+    """A ratio, as a rule: both sides in the same run, interleaved; median, least and greatest of the rounds."""
 
     bench: str
     what: str
@@ -57,8 +57,15 @@ class Figure:
 
     @property
     def row(self) -> str:
-        aim = f"{self.aim:g}" if self.reached else f"{self.aim:g}, **missed**"
-        return f"| {self.what} | {self.median:g} ({self.low:g} to {self.high:g}) | {aim} | `{command(self.bench)}` |"
+        sign = "≥" if (self.median >= self.aim) == self.reached else "≤"
+        aim = f"{sign} {shown(self.aim)}{'' if self.reached else ', **missed**'}"
+        spread = f"{shown(self.median)} ({shown(self.low)} to {shown(self.high)})"
+        return f"| {self.what} | {spread} | {aim} | `{command(self.bench)}` |"
+
+
+def shown(value: float) -> str:
+    """63254.17 as 63,254, 0.608 as it is."""
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:g}"
 
 
 def command(bench: str) -> str:
@@ -143,7 +150,7 @@ def moved(new: list[Figure], old: list[Figure]) -> list[str]:
 
 def table(where: str, figures: list[Figure]) -> str:
     """The README's part."""
-    head = "| what | ratio (least to greatest) | aim | command |\n|---|---|---|---|"
+    head = "| what | median (least to greatest) | aim | command |\n|---|---|---|---|"
     return "\n".join([f"{where}.", "", head, *(figure.row for figure in figures)])
 
 

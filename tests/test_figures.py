@@ -26,7 +26,9 @@ def test_every_ratio_that_a_benchmark_prints_is_a_figure():
 def test_what_is_missed_says_so_in_the_table():
     lines = figures.table("a machine", figures.figures_in("scan", PRINTED)).splitlines()
     assert lines[0] == "a machine."
-    assert lines[4] == "| image scan / limit | 0.82 (0.64 to 1.19) | 0.9, **missed** | `python tests/bench_scan.py 5` |"
+    assert (
+        lines[4] == "| image scan / limit | 0.82 (0.64 to 1.19) | ≥ 0.9, **missed** | `python tests/bench_scan.py 5` |"
+    )
 
 
 def test_only_what_left_the_committed_spread_is_pointed_out():
