@@ -63,7 +63,24 @@ def difference(one: Pixels, other: Pixels, *, detail: tuple[float, float]) -> fl
 
     `detail` is the width and height in pixels that the poorer of the two originals has of what is shown.
     """
-    a, b = (_smooth(_limited(pixels, detail), detail) for pixels in (one, other))
+    return _difference(_shown(one, detail), _shown(other, detail))
+
+
+def drift_and_difference(one: Pixels, other: Pixels, *, detail: tuple[float, float]) -> tuple[Drift | None, float]:
+    """How the other picture as a whole is shifted and stretched, and the `difference` without that.
+
+    None and infinite when that is more than resizing can do.
+    """
+    a, b = _shown(one, detail), _shown(other, detail)
+    found = _drift(a[0], b[0])
+    if found is None:
+        return None, np.inf
+    if found != Drift():
+        b = _shown(_undrifted(other, found), detail)
+    return found, _difference(a, b)
+
+
+def _difference(a: Floats, b: Floats) -> float:
     structure = 1 - _least_ssim(a[0], b[0])
     levels = np.sqrt(np.maximum(_means(_apart(a[0], b[0]) ** 2), 0))  # the sums of nothing may round to below it
     luma = float(levels.max() - min(np.median(levels), MAX_NOISE))
@@ -71,14 +88,12 @@ def difference(one: Pixels, other: Pixels, *, detail: tuple[float, float]) -> fl
     return max(structure / MAX_STRUCTURE, luma / MAX_LUMA, chroma / MAX_CHROMA)
 
 
-def drift(one: Pixels, other: Pixels, *, detail: tuple[float, float]) -> Drift | None:
-    """How the other picture as a whole is shifted and stretched; None when that is more than resizing can do.
+def _drift(a: Floats, b: Floats) -> Drift | None:
+    """Least squares of the brightness constancy equation (Lucas and Kanade 1981), four unknowns for the whole picture.
 
-    Least squares of the brightness constancy equation (Lucas and Kanade 1981) with four unknowns for the whole picture:
-    too few to follow a forged part of it.
+    Too few to follow a forged part of it.
     """
-    side = one.shape[0]
-    a, b = (_smooth(_limited(pixels, detail), detail)[0] for pixels in (one, other))
+    side = len(a)
     down, across = np.gradient((a + b) / 2)
     middle = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
     columns = [across, down, across * middle, down * middle[:, None]]
@@ -91,10 +106,8 @@ def drift(one: Pixels, other: Pixels, *, detail: tuple[float, float]) -> Drift |
     return Drift(float(dx), float(dy), float(wider), float(higher)) if corner_px <= MAX_DRIFT_PX else None
 
 
-def undrifted(pixels: Pixels, found: Drift) -> Pixels:
+def _undrifted(pixels: Pixels, found: Drift) -> Pixels:
     """The other picture as the first one lies."""
-    if found == Drift():
-        return pixels
     side, pad = pixels.shape[0], 4
     padded = Image.fromarray(np.pad(pixels, ((pad, pad), (pad, pad), (0, 0)), mode="edge"))
     x0, y0 = (part * side + pad for part in found.moved(0, 0))
@@ -128,6 +141,11 @@ def _limited(pixels: Pixels, detail: tuple[float, float]) -> Pixels:
         return pixels
     small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _shown(pixels: Pixels, detail: tuple[float, float]) -> Floats:
+    """What both originals can show of it, as (3, N, N) float32."""
+    return _smooth(_limited(pixels, detail), detail)
 
 
 def _smooth(pixels: Pixels, detail: tuple[float, float]) -> Floats:

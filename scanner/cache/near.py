@@ -8,6 +8,7 @@ untouched picture), so pixels decide, and the worst window decides alone: a forg
 Only pictures that were scanned are compared with, never copies of copies.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,24 +104,32 @@ class NearTier:
             for code in hashes:
                 pipe.hgetall(_key(code))
             found = await pipe.execute(raise_on_error=False)
-        matches: list[Match] = []
-        for code, roots in zip(hashes, found, strict=True):
-            if not isinstance(roots, dict):  # an error: something else lies there
+        roots: list[tuple[str, int, bytes]] = []
+        for code, some in zip(hashes, found, strict=True):
+            if not isinstance(some, dict):  # an error: something else lies there
                 await self._cache.count("corrupt:n")
                 continue
-            for sha256, data in roots.items():
-                difference = await self._compare(look, data)
-                if difference < 1:
-                    matches.append(Match(sha256.decode(), near[code], difference))
-        return sorted(matches, key=lambda match: match.difference)
+            roots += [(sha256.decode(), near[code], data) for sha256, data in some.items()]
+        matches, corrupt = await asyncio.to_thread(_matches, look, roots)
+        await self._cache.count("corrupt:n", corrupt)
+        return matches
 
-    async def _compare(self, look: Look, data: bytes) -> float:
+
+def _matches(look: Look, roots: Sequence[tuple[str, int, bytes]]) -> tuple[list[Match], int]:
+    """Those (sha256, distance, packed root) that it is a copy of, the most alike first, and how many are corrupt.
+
+    In a thread: each takes milliseconds, and among variants of one picture there are 128.
+    """
+    matches, corrupt = [], 0
+    for sha256, distance, data in roots:
         try:
-            return difference(look, decoded(_ROOT, data))
+            match = Match(sha256, distance, difference(look, decoded(_ROOT, data)))
         except ValueError as error:
             log.warning("a corrupt picture in the near tier is no match: %s", error)
-            await self._cache.count("corrupt:n")
-            return np.inf
+            corrupt += 1
+        else:
+            matches += [match] if match.difference < 1 else []
+    return sorted(matches, key=lambda match: match.difference), corrupt
 
 
 def is_comparable(look: Look) -> bool:
@@ -139,12 +148,9 @@ def difference(look: Look, root: Root) -> float:
         return np.inf
     width, height = min(look.width, root.width), min(look.height, root.height)
     thumbnail = unpack(root.thumbnail, THUMB_PX)
-    drift = alike.drift(thumbnail, look.thumbnail, detail=(width, height))
-    if drift is None:
-        return np.inf
-    worst = alike.difference(thumbnail, alike.undrifted(look.thumbnail, drift), detail=(width, height))
+    drift, worst = alike.drift_and_difference(thumbnail, look.thumbnail, detail=(width, height))
     for face in root.faces:
-        if worst < 1:
+        if drift is not None and worst < 1:
             crop = look.crop((*drift.moved(*face.box[:2]), *drift.moved(*face.box[2:])))
             worst = max(worst, alike.difference(unpack(face.crop, FACE_PX), crop, detail=_detail(face, width, height)))
     return worst
