@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import redis
 from bulk_site import NETWORK, Site, picture
 from engines import ForkedEngine
-from redis_server import redis_in
+from redis_server import redis_in, start_redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from test_bulk import QUICK, Glimpse, rows_of
@@ -29,6 +30,7 @@ from scanner.bulk.shard_worker import ShardWorker, _engine
 from scanner.bulk.shards import Answer, Shard, rows_key, scan_shard
 from scanner.engine.client import EngineClient
 from scanner.service import jobs
+from scanner.service.embedded import socket_url
 from scanner.settings import Settings
 
 WORKER = """
@@ -56,10 +58,10 @@ def test_shard_to_rows_is_a_function(site):
     assert all(isinstance(row["score"], float) for row in rows if row["code"] is None)
 
 
-def started(url, folder):
+def started(url, folder, stderr=None):
     here = Path(__file__).parent
     environ = {**os.environ, "PYTHONPATH": f"{here.parent}:{here}", "TMPDIR": str(folder)}
-    return subprocess.Popen([sys.executable, "-c", WORKER, url], env=environ)
+    return subprocess.Popen([sys.executable, "-c", WORKER, url], env=environ, stderr=stderr)
 
 
 def test_workers_scan_a_list_and_one_that_dies_loses_nothing(site, tmp_path, monkeypatch):
@@ -145,6 +147,60 @@ def test_the_rows_of_a_dead_worker_go_out_again_though_other_lists_wait(tmp_path
             (again,) = jobs.shards_waiting(client) - {theirs}
             assert ours.in_flight == 1
             assert [out.job for out in ours._out.values()] == [again]
+
+
+def put(client, site, name, count):
+    entries = [Entry(row, site.url(f"{row % 60}.jpg?{name}")) for row in range(1, count + 1)]
+    shard = msgspec.structs.replace(shard_of(), run=name, entries=entries)
+    client.set(shard.key, msgspec.msgpack.encode(shard))
+    jobs.put_shard(shard.key, client)
+
+
+def rows_come(client, name, count):
+    deadline = time.monotonic() + 60
+    while client.llen(rows_key(name)) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_worker_that_is_asked_to_stop_ends_its_piece_first(site, tmp_path):
+    with redis_in(tmp_path / "redis") as url, redis.Redis.from_url(url) as client:
+        worker = started(url, tmp_path)
+        try:
+            for name in ("first", "second"):
+                put(client, site, name, 200)
+            rows_come(client, "first", 1)
+            worker.terminate()
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
+        assert client.llen(rows_key("first")) == 200
+        assert client.llen(rows_key("second")) == 0
+
+
+def test_a_worker_outlives_its_redis(site, tmp_path):
+    server = start_redis(tmp_path / "redis")
+    url, said = socket_url(tmp_path / "redis"), tmp_path / "said"
+    with said.open("w") as stderr:
+        worker = started(url, tmp_path, stderr=stderr)
+    try:
+        with redis.Redis.from_url(url) as client:
+            put(client, site, "first", 400)
+            rows_come(client, "first", 1)
+            server.kill()
+            server.wait()
+            deadline = time.monotonic() + 60
+            while "Redis is away, waiting for it" not in said.read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            server = start_redis(tmp_path / "redis")
+            put(client, site, "second", 5)
+            rows_come(client, "second", 5)
+        assert worker.poll() is None
+    finally:
+        for process in (worker, server):
+            process.kill()
+            process.wait()
 
 
 def test_a_worker_whose_engine_cannot_be_started_ends_and_says_why(tmp_path, monkeypatch):

@@ -11,8 +11,10 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import FrameType
 from typing import Any
 from uuid import uuid4
 
@@ -21,9 +23,11 @@ import redis
 import redis.asyncio
 from redis.exceptions import RedisError
 from rq import SimpleWorker
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
 
 from scanner.bulk.journal import key_of
 from scanner.bulk.shards import BEAT_S, BEAT_TTL_S, QUEUE, ROWS_TTL_S, Answer, Shard, beat_key, rows_key, scan_sources
@@ -36,6 +40,7 @@ from scanner.settings import Settings
 log = logging.getLogger(__name__)
 
 TENANT = "bulk"
+AWAY_S = 1.0
 
 
 class ShardWorker(SimpleWorker):
@@ -60,11 +65,30 @@ class ShardWorker(SimpleWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Scan the shard that the job names; whatever names something else is dropped."""
         del queue
-        if not jobs.is_allowed(job, jobs.SCAN_SHARD):
-            log.error("job %s names something that may not be run here; refused", job.id)
-        else:
-            asyncio.run(scan(self.connection, str(job.args[0]), self._settings, self._model, beat=self.heartbeat))
-        job.delete()
+        try:
+            self.set_state(WorkerStatus.BUSY)  # rq raises in the middle of what is idle when it is asked to stop
+            if not jobs.is_allowed(job, jobs.SCAN_SHARD):
+                log.error("job %s names something that may not be run here; refused", job.id)
+            else:
+                asyncio.run(scan(self.connection, str(job.args[0]), self._settings, self._model, beat=self.heartbeat))
+            job.delete()
+        except RedisError as error:  # rq would end the worker
+            log.warning("Redis is away, waiting for it; other workers get this piece: %s", error)
+            self._wait_for_redis()
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Stop after the running shard; at once when Redis, which rq asks about it, is away."""
+        try:
+            super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            raise StopRequested from error
+
+    def _wait_for_redis(self) -> None:
+        while True:
+            with contextlib.suppress(RedisError):
+                self.connection.ping()
+                return
+            time.sleep(AWAY_S)
 
 
 async def scan(
