@@ -90,7 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engines_folder: str = ""
     """Folder of built engines, which are code: for us alone; empty = `engines` in the state folder."""
     engine_socket: str = ""
-    """Socket of the engine; empty = `engine.sock` in `laescan-UID`, a private folder beside temporary files."""
+    """Socket of the engine; empty = `engine.sock` in the state folder."""
     engine_timeout_s: PositiveSeconds = 120.0
     """Longest wait for the engine's answer, its queue and its restarts included."""
     engine_max_queued: Annotated[int, Meta(ge=1, le=4096)] = 256

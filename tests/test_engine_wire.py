@@ -193,6 +193,8 @@ def test_faces_of_another_shape_are_refused():
             wire.unpacked_faces(memoryview(msgspec.msgpack.encode([[broken]])))
 
 
-def test_the_socket_is_where_it_was_set_or_in_a_private_folder(tmp_path):
-    assert wire.socket_path(Settings(engine_socket=str(tmp_path / "e"))) == tmp_path / "e"
-    assert wire.socket_path(Settings()).parent.name == f"laescan-{os.getuid()}"
+def test_the_socket_is_where_it_was_set_or_beside_the_services_state(tmp_path):
+    state = str(tmp_path / "s")
+    assert wire.socket_path(Settings(engine_socket=str(tmp_path / "e"), state=state)) == tmp_path / "e"
+    assert wire.socket_path(Settings(state=state)) == tmp_path / "s" / "engine.sock"
+    assert not (tmp_path / "s").exists(), "who only asks makes no folder"

@@ -74,11 +74,11 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_uses_is_not(s
     assert sweep_scratch() == 1
 
 
-def test_links_files_and_the_engines_folder_are_left_alone(scratch: Path, tmp_path_factory) -> None:
+def test_links_files_and_other_folders_are_left_alone(scratch: Path, tmp_path_factory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (scratch / "laescan-scratch-link").symlink_to(elsewhere)
     (scratch / "laescan-scratch-file").write_bytes(b"")
-    (scratch / f"laescan-{os.getuid()}").mkdir()
+    (scratch / "laescan").mkdir()
     (scratch / "other").mkdir()
     assert sweep_scratch() == 0
     assert elsewhere.exists()

@@ -1,6 +1,7 @@
 """Who is on the roll: those who live, of one machine or of all, and nobody when Redis is away."""
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -26,9 +27,9 @@ def enlist(url, name):
     return worker
 
 
-def status(*arguments):
+def status(*arguments, **environ):
     command = (sys.executable, "-m", "scanner.cli", "worker", "--status", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environ})
 
 
 def test_the_living_are_named_and_the_dead_are_not(url):
@@ -47,4 +48,11 @@ def test_the_living_are_named_and_the_dead_are_not(url):
 
 def test_without_a_redis_nobody_is_ready(tmp_path):
     assert asyncio.run(living_at(f"unix://{tmp_path}/none.sock")) == []
-    assert status().returncode == 4
+    asked = status(LAESCAN_STATE=str(tmp_path))
+    assert (asked.returncode, asked.stderr) == (4, "laescan: no worker of this machine is ready\n")
+
+
+def test_the_service_of_this_machine_is_asked_where_no_redis_is_named(tmp_path):
+    with redis_in(tmp_path / "redis") as url:  # where `laescan serve` keeps its own
+        mine = enlist(url, f"{socket.gethostname()}-7-abc")
+        assert status(LAESCAN_STATE=str(tmp_path)).stdout.split() == [mine.name]

@@ -182,7 +182,7 @@ def status(path: Path, *, timeout_s: float) -> wire.Status:
 def _connect(connection: socket.socket, path: Path) -> None:
     """Connect to an engine of ours or of root's; raises OSError, and NoEngine when it is somebody else's.
 
-    Who makes /tmp/laescan-UID before us would otherwise be shown every frame, and say what is authentic.
+    Who makes its folder before us would otherwise be shown every frame, and say what is authentic.
     """
     connection.connect(str(path))
     uid = wire.listener_uid(connection)

@@ -14,7 +14,6 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +28,7 @@ from scanner.decoding.frames import CHANNELS, write_all
 from scanner.detection.faces import Face, Quality
 from scanner.detection.model import Pixels, SeenFace, SeenTile
 from scanner.detection.tiles import MAX_TILES, TILE_PX
+from scanner.folders import state_path
 from scanner.settings import Settings
 from scanner.verdict import Calibration
 
@@ -148,10 +148,8 @@ Answer = Status | Started | Done | Busy | Refused
 
 
 def socket_path(settings: Settings) -> Path:
-    """Where the engine listens: as set, or in a folder of temporary files that only this user may enter."""
-    if settings.engine_socket:
-        return Path(settings.engine_socket)
-    return Path(tempfile.gettempdir()) / f"laescan-{os.getuid()}" / _SOCKET
+    """Where the engine listens: as set, or in the state folder, where `laescan serve` and all who ask find it."""
+    return Path(settings.engine_socket or state_path(settings) / _SOCKET)
 
 
 def new_socket() -> socket.socket:

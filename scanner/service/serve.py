@@ -22,7 +22,7 @@ from pathlib import Path
 from scanner.errors import NoJail
 from scanner.folders import spool_folder, state_folder, sweep_scratch
 from scanner.logs import start_logging
-from scanner.service.embedded import redis_command, socket_url
+from scanner.service.embedded import redis_command, service_url, socket_url
 from scanner.service.supervisor import Program, Supervisor
 from scanner.settings import PREFIX, Settings, SettingsError
 
@@ -72,7 +72,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(given: argparse.Namespace) -> int:
     """Be the supervisor of the command that was given, or ask; raises SettingsError."""
     if getattr(given, "status", False):
-        return _tell_workers(given.redis or Settings.from_env(os.environ).redis_url)
+        return _tell_workers(given.redis or service_url(Settings.from_env(os.environ)))
     start_logging("info", "%(asctime)s laescan    %(message)s", times="%Y-%m-%d %H:%M:%S", anew=True)
     environ = dict(os.environ)
     for name, field in (("redis", "REDIS_URL"), ("workers", "WORKERS"), ("host", "API_HOST"), ("port", "API_PORT")):
@@ -105,7 +105,6 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
     """With the embedded Redis when no other is named."""
     state = state_folder(settings)
     own = {"STATE": str(state), "SPOOL": str(spool_folder(settings))}
-    own["ENGINE_SOCKET"] = settings.engine_socket or str(state / "engine.sock")
     first: list[Program] = []
     if not settings.redis_url:
         folder = state / "redis"
@@ -144,9 +143,12 @@ def _tell_workers(url: str) -> int:
     """Those of this machine that are ready, a line each; out: 0, or 4 when there is none."""
     from scanner.service.roll import living_at  # noqa: PLC0415 - redis, as above
 
-    here = asyncio.run(living_at(url, host=socket.gethostname())) if url else []
+    here = asyncio.run(living_at(url, host=socket.gethostname()))
     sys.stdout.writelines(f"{name}\n" for name in here)
-    return 0 if here else _NO_WORKER
+    if here:
+        return 0
+    sys.stderr.write("laescan: no worker of this machine is ready\n")
+    return _NO_WORKER
 
 
 def _engine_listens(settings: Settings) -> bool:
