@@ -19,7 +19,7 @@ from scanner import wording
 from scanner.contract import Failure, Label, Outcome
 from scanner.pipeline import STAGES
 from scanner.receipts import check, public_key
-from scanner.service.ledger import ARTIFACT
+from scanner.service.ledger import ARTIFACT, ROW
 from scanner.settings import Settings
 
 FORGED = verdicts.still(verdicts.scored(verdicts.HIGH, warnings=("turned away",)))
@@ -161,6 +161,34 @@ def test_a_dropped_file_is_uploaded_and_shown_while_it_waits(page, served):
     expect(page.get_by_alt_text("The file you chose")).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", name="Could not be judged")).to_be_visible()
+
+
+def test_what_is_asked_last_counts(page, served):
+    id_ = served.scan(FORGED, "https://example.org/quick.jpg")
+    page.goto("/")
+    uploads = []
+    # never answered, as a large file on a slow line
+    page.route("**/v1/scans", lambda request: uploads.append(request))  # noqa: PLW0108 - Playwright marks it
+    chosen = {"name": "slow.jpg", "mimeType": "image/jpeg", "buffer": picture(121)}
+    page.locator("#file").set_input_files(chosen)
+    expect(page.get_by_role("heading", name="Sending")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Sending")).to_be_hidden()
+    page.locator("#file").set_input_files(chosen)
+    expect(page.get_by_role("heading", name="Sending")).to_be_visible()
+    page.evaluate("id => { location.hash = `#/scans/${id}`; }", id_)
+    expect(page.get_by_role("heading", name="Signs of manipulation")).to_be_visible()
+    assert [request.request.failure for request in uploads] == ["net::ERR_ABORTED"] * 2
+
+
+def test_what_is_kept_no_longer_is_not_offered(page, served):
+    id_ = served.scan(FORGED, "https://example.org/old.jpg")  # its report and pictures are gone
+    page.goto(f"/#/scans/{id_}")
+    expect(page.get_by_role("button", name="Save receipt")).to_be_visible()
+    expect(page.get_by_role("link", name="Open report")).to_have_count(0)
+    served.do(served.api.service.redis.delete(f"{ROW}{id_}"))
+    page.get_by_role("button", name="Save receipt").click()
+    expect(page.get_by_text("The server does not have it any more.")).to_be_visible()
 
 
 def test_a_video_has_a_timeline_that_can_be_read_aloud(page, served):

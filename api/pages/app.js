@@ -13,7 +13,10 @@ const [ask, form, url, file, problem, answer, live, login] =
 const answered = new Map();
 /** The file that was dropped, by id: shown while the server still looks at it. */
 const previews = new Map();
+/** Addresses of the pictures on show: each holds a megabyte until it is given back. @type {string[]} */
+let shown = [];
 let current = new AbortController();
+let sending = new AbortController();
 
 // ---------------------------------------------------------------- asking
 
@@ -22,7 +25,7 @@ form.addEventListener('submit', (event) => {
   const text = url.value.trim();
   if (!text) return complain('Give an address first, or choose a file.');
   const whole = /^[a-z][a-z0-9+.-]*:/i.test(text) ? text : `https://${text}`;
-  return submit(() => server.submitUrl(whole), text);
+  return submit((signal) => server.submitUrl(whole, { signal }), text);
 });
 file.addEventListener('change', () => file.files[0] && take(file.files[0]));
 addEventListener('paste', (event) => {
@@ -48,23 +51,28 @@ url.addEventListener('input', () => complain(''));
 /** @param {File} chosen */
 function take(chosen) {
   file.value = '';
-  submit(() => server.submitFile(chosen), chosen.name || 'pasted picture', chosen);
+  submit((signal) => server.submitFile(chosen, { signal }), chosen.name || 'pasted picture', chosen);
 }
 
-/** @param {() => Promise<any>} send @param {string} source @param {File | null} chosen */
+/** What is asked last counts: an upload that is still under way is given up. @param {(signal: AbortSignal) => Promise<any>} send @param {string} source @param {File | null} chosen */
 async function submit(send, source, chosen = null) {
   current.abort();
+  sending.abort();
+  sending = new AbortController();
+  const { signal } = sending;
   complain('');
   const preview = chosen?.type.startsWith('image/') ? URL.createObjectURL(chosen) : null;
   showProgress({ source, stage: 'send' }, preview);
   try {
-    const scan = await send();
+    const scan = await send(signal);
+    if (signal.aborted) return;
     if (preview) previews.set(scan.id, preview);
     if (!scan.id) return await showVerdict(scan);
     if (scan.outcome) answered.set(scan.id, scan);
     if (location.hash === `#/scans/${scan.id}`) return await route();
     location.hash = `#/scans/${scan.id}`;
   } catch (error) {
+    if (signal.aborted) return;
     answer.replaceChildren();
     settle(false);
     complain(wordsFor(error));
@@ -90,6 +98,7 @@ function wordsFor(error) {
 /** Show what the address says. */
 async function route() {
   current.abort();
+  sending.abort();
   current = new AbortController();
   const { signal } = current;
   const id = location.hash.match(/^#\/scans\/([0-9a-f]{32})$/)?.[1];
@@ -138,18 +147,19 @@ function showProgress(scan, preview = null) {
     return el('li', { class: state, 'aria-current': i === at ? 'step' : null }, step.name);
   });
   if (scan.percent) steps[at].style.setProperty('--part', `${scan.percent}%`);
-  const stop = el('button', { type: 'button', click: () => server.cancel(scan.id).catch((error) => showProblem(wordsFor(error))) }, 'Cancel');
+  const cancel = () => (scan.id ? server.cancel(scan.id).catch((error) => showProblem(wordsFor(error))) : route());
+  const stop = el('button', { type: 'button', click: cancel }, 'Cancel');
   const card = el(
     'section', { class: 'card', 'aria-label': 'Progress' },
     el('div', { class: 'doing' }, el('h2', {}, words), el('span', { class: 'soft' }, [ahead, again].filter(Boolean).join(', '))),
     el('p', { class: 'source' }, scan.source),
     el('ol', { class: 'steps' }, ...steps),
     preview && el('div', { class: 'picture preview' }, el('img', { src: preview, alt: 'The file you chose' })),
-    scan.id && el('div', { class: 'actions' }, stop),
+    el('div', { class: 'actions' }, stop),
   );
   const hadFocus = answer.contains(document.activeElement);
   answer.replaceChildren(card);
-  if (hadFocus && scan.id) stop.focus();
+  if (hadFocus) stop.focus();
   if (live.textContent !== words) live.textContent = words;
   document.title = `${words} – laescan`;
 }
@@ -161,12 +171,15 @@ async function showVerdict(scan) {
   const [marked, plain] = verdict && scan.links
     ? await Promise.all([server.picture(scan.links.overlay), server.picture(`${scan.links.overlay}?plain=true`)])
     : [null, null];
+  shown.forEach((address) => URL.revokeObjectURL(address));
+  shown = [marked, plain].filter((address) => address !== null);
   const pictures = { marked, plain: plain ?? previews.get(scan.id) ?? null };
+  const report = marked && scan.links.report; // it is kept as long as the pictures are
   const words = HEADLINES[stateOf(scan)];
   answer.replaceChildren(verdictCard(scan, pictures, {
     again: () => again(scan),
     link: scan.id && `${location.origin}/#/scans/${scan.id}`,
-    report: scan.links && (server.hasToken() ? () => save(scan.links.report, 'laescan-report.html') : scan.links.report),
+    report: report && (server.hasToken() ? () => save(report, 'laescan-report.html') : report),
     receipt: scan.links && (() => save(scan.links.receipt, `receipt-${scan.id}.json`)),
   }));
   document.title = `${words} – laescan`;
@@ -176,15 +189,21 @@ async function showVerdict(scan) {
 
 /** @param {any} scan */
 function again(scan) {
-  if (/^https?:/i.test(scan.source)) return submit(() => server.submitUrl(scan.source, true), scan.source);
+  if (/^https?:/i.test(scan.source)) return submit((signal) => server.submitUrl(scan.source, { rescan: true, signal }), scan.source);
   location.hash = '#/';
   return file.click();
 }
 
 /** Save what a link could not fetch with the token, nor a page of ours show, by its own policy. @param {string} path @param {string} name */
 async function save(path, name) {
-  const address = await server.picture(path);
-  if (address) el('a', { href: address, download: name }).click();
+  try {
+    const address = await server.picture(path);
+    if (!address) return complain('The server does not have it any more. Scan again to get it anew.');
+    el('a', { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000); // when the browser has read it, of which it tells nobody
+  } catch (error) {
+    complain(wordsFor(error));
+  }
 }
 
 /** @param {string} words */

@@ -59,17 +59,17 @@ async function refusal(response) {
   }
 }
 
-/** @param {string} url @param {boolean} rescan */
-export async function submitUrl(url, rescan = false) {
+/** @param {string} url @param {{rescan?: boolean, signal?: AbortSignal}} [how] */
+export async function submitUrl(url, { rescan = false, signal } = {}) {
   const body = JSON.stringify(rescan ? { url, rescan } : { url });
-  return (await call('/v1/scans', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body })).json();
+  return (await call('/v1/scans', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body, signal })).json();
 }
 
-/** @param {File} file */
-export async function submitFile(file) {
+/** @param {File} file @param {{signal?: AbortSignal}} [how] */
+export async function submitFile(file, { signal } = {}) {
   const body = new FormData();
   body.append('file', file, file.name || 'pasted');
-  return (await call('/v1/scans', { method: 'POST', body })).json();
+  return (await call('/v1/scans', { method: 'POST', body, signal })).json();
 }
 
 /** @param {string} id */
