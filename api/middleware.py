@@ -1,6 +1,6 @@
 """Every request passes here: refused or let in, answered in one shape even when it fails, counted and logged.
 
-One reason: `STATUSES` is the only table from error codes to HTTP statuses, and this is one of the two places of the
+One reason: `STATUSES` is the only table from error codes to HTTP statuses, and this is one of the three places of the
 house where `except Exception` stands: a bug becomes a 500 with a request id, and its trace goes to the log.
 """
 
