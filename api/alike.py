@@ -1,4 +1,4 @@
-"""A perceptual hash in, the remembered verdicts on pictures with a hash like it out, the nearest first.
+"""A perceptual hash in, the verdicts on the tenant's pictures with a hash like it out, the nearest first.
 
 One reason: a hash only nominates. 40 % of local forgeries have the very hash of the untouched picture, so these
 verdicts are marked `near` with their distance, and whoever asks must compare the pictures, as
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from scanner.cache.bands import Bands
-from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S, VerdictCache
+from scanner.cache.bands import bands_of, root_key
+from scanner.cache.verdicts import VerdictCache
 from scanner.contract import Verdict
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ MOST: Final = 16
 """Verdicts in one answer."""
 
 
-async def alike(redis: "Redis", cache: VerdictCache, phash: str, *, model_id: str) -> list[Verdict]:
-    """Verdicts on pictures whose hash differs from these 64 hex digits in at most 15 bits."""
-    distances, _corrupt = await Bands(redis, f"{PREFIX}n:", life_s=VERDICT_TTL_S).near(int(phash, 16))
+async def alike(redis: "Redis", cache: VerdictCache, phash: str, *, tenant: str, model_id: str) -> list[Verdict]:
+    """Verdicts on pictures of this tenant whose hash differs from these 64 hex digits in at most 15 bits."""
+    distances, _corrupt = await bands_of(redis, tenant).near(int(phash, 16))
     nearest = sorted(distances, key=distances.__getitem__)[:MOST]
     async with redis.pipeline(transaction=False) as pipe:
         for code in nearest:
-            pipe.hkeys(f"{PREFIX}n:r:{code:064x}")  # where `near` keeps its pictures, by their files' sha256
+            pipe.hkeys(root_key(code, tenant))
         files = await pipe.execute() if nearest else []
     digests = {sha256.decode(): distances[code] for code, found in zip(nearest, files, strict=True) for sha256 in found}
     verdicts = await cache.verdicts(list(digests), model_id=model_id)

@@ -168,7 +168,8 @@ ENDPOINTS: Final = (
         query=messages.VerdictQuery,
         refusals=("invalid", "bad_source"),
         about="What is remembered of a URL, a file or a picture.\n\nNever scans. An empty list: nothing. A perceptual "
-        "hash only nominates: compare the pictures before you believe that they are the same.",
+        "hash finds what the caller's own tenant had scanned and only nominates: compare the pictures before you "
+        "believe that they are the same.",
     ),
     Endpoint(
         "POST",
@@ -187,8 +188,8 @@ ENDPOINTS: Final = (
         {200: messages.PrefixMatches},
         LOOKUP,
         refusals=("not_found", "invalid"),
-        about="What is remembered of every file whose SHA-256 begins with these bits.\n\nSo the server does not "
-        "learn which file is meant.",
+        about="What is remembered of the tenant's files whose SHA-256 begins with these bits.\n\nSo the server does "
+        "not learn which file is meant. Files that only others had scanned are found by their whole digest.",
     ),
     Endpoint(
         "GET",

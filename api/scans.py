@@ -75,6 +75,8 @@ async def _submit_upload(request: web.Request) -> web.Response:
         with contextlib.suppress(RedisError):  # a help, never a condition
             model_id = await service.lookups.model_id()
             known = model_id and await service.cache.by_sha256(upload.sha256, model_id=model_id)
+            if model_id and known:  # whoever has the file may find it by its first bits
+                await service.cache.index([upload.sha256], scope=service.cache.scope(model_id), tenant=tenant)
     if known:
         return await _remembered(service, tenant, upload.sha256, upload.name, known)
     return await _enqueue(service, ScanRequest(upload=upload.sha256, name=upload.name, tenant=tenant), key)

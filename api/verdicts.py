@@ -47,7 +47,7 @@ async def _found(service: Service, tenant: str, asked: VerdictQuery) -> list[Ver
         return []
     if key is not None:
         return [await service.lookups.find(key, tenant=tenant, model_id=model_id)]
-    return list(await alike(service.memory, service.cache, asked.phash or "", model_id=model_id))
+    return list(await alike(service.memory, service.cache, asked.phash or "", tenant=tenant, model_id=model_id))
 
 
 async def many(request: web.Request) -> web.Response:
@@ -62,15 +62,15 @@ async def many(request: web.Request) -> web.Response:
 
 
 async def prefix(request: web.Request) -> web.Response:
-    """GET /v1/verdicts/prefix/{bits}: every file whose SHA-256 begins so; the caller finds its own among them."""
-    service = request.app[SERVICE]
+    """GET /v1/verdicts/prefix/{bits}: the tenant's files whose SHA-256 begins so; the caller picks its own."""
+    service, tenant = request.app[SERVICE], request[caller_key].tenant
     bits = request.match_info["bits"]
     if not PREFIX_SHAPE.fullmatch(bits):
         msg = "a prefix is 4 to 64 characters, each 0 or 1: the first bits of a SHA-256"
         raise NotFound(msg)
     model_id = await service.lookups.model_id()
     try:
-        found = [] if model_id is None else await service.cache.by_prefix(bits, model_id=model_id)
+        found = [] if model_id is None else await service.cache.by_prefix(bits, tenant=tenant, model_id=model_id)
     except ValueError as error:
         raise Invalid(str(error)) from error
     rows = [PrefixRow(sha256=sha256, known=known) for sha256, known in found]

@@ -25,9 +25,9 @@ from PIL import Image
 from redis_server import redis_in
 
 from scanner.cache import bands as bands_module
-from scanner.cache.bands import BANDS, HASH_BITS, HASH_BYTES, RADIUS, Bands
+from scanner.cache.bands import BANDS, HASH_BITS, HASH_BYTES, RADIUS, Bands, root_key
 from scanner.cache.fingerprint import Look
-from scanner.cache.near import NearTier, _key
+from scanner.cache.near import NearTier
 from scanner.cache.verdicts import VerdictCache
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -196,12 +196,12 @@ async def measure_verdicts(client: redis.asyncio.Redis) -> None:
 
 async def measure_looks(client: redis.asyncio.Redis) -> None:
     """What a scanned picture weighs in the near tier beside its index entry."""
-    near, sizes = NearTier(client, VerdictCache(client)), []
+    near, sizes = NearTier(client, VerdictCache(client), tenant="a"), []
     for number, path in enumerate(sorted((Path(__file__).parent / "media").glob("*_[123].jpg"))):
         with Image.open(path) as picture:
             look = Look(np.asarray(picture.convert("RGB")))
         await near.add(f"{number:064x}", look, [(0.3, 0.25, 0.7, 0.75)])
-        sizes.append(await client.memory_usage(_key(look.perceptual_hash)))
+        sizes.append(await client.memory_usage(root_key(look.perceptual_hash, "a")))
     print(f"a scanned picture with one face: {statistics.mean(sizes):,.0f} bytes ({len(sizes)} portraits)")
 
 

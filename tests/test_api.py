@@ -457,12 +457,14 @@ def test_a_perceptual_hash_nominates_with_its_distance(serve):
         large = Image.fromarray(picture).resize((640, 480), Image.Resampling.BICUBIC)
         look = Look(np.asarray(large))
         await remember(api)
-        await NearTier(api.service.redis, api.service.cache).add(FORGED.media.sha256, look, [])
+        await NearTier(api.service.redis, api.service.cache, tenant="local").add(FORGED.media.sha256, look, [])
         code = look.perceptual_hash
         for flipped, known in ((0, True), (0b111, True), (2**20 - 1, False)):
             answer = (await api.ask("GET", f"/v1/verdicts?phash={code ^ flipped:064x}"))[1]["verdicts"]
             wanted = [("near", flipped.bit_count())] if known else []
             assert [(one["cache"]["kind"], one["cache"]["distance"]) for one in answer] == wanted
+        other = await api.token("lookup", tenant="other")
+        assert (await api.ask("GET", f"/v1/verdicts?phash={code:064x}", headers=other))[1] == {"verdicts": []}
 
     serve(test)
 
@@ -503,12 +505,14 @@ def test_a_prefix_finds_every_file_that_begins_so(serve):
         digests = [f"{rng.getrandbits(256):064x}" for _ in range(40)]
         for sha256 in digests:
             media = msgspec.structs.replace(FORGED.media, sha256=sha256)
-            await remember(api, msgspec.structs.replace(FORGED, media=media))
+            await remember(api, msgspec.structs.replace(FORGED, media=media), tenant="local")
         bits = f"{int(digests[0], 16):0256b}"[:6]
         _status, answer, headers = await api.ask("GET", f"/v1/verdicts/prefix/{bits}")
         wanted = sorted(sha256 for sha256 in digests if f"{int(sha256, 16):0256b}".startswith(bits))
         assert [row["sha256"] for row in answer["matches"]] == wanted
         assert f"max-age={answer['keep_s']}" in headers["Cache-Control"]
+        other = await api.token("lookup", tenant="other")
+        assert (await api.ask("GET", f"/v1/verdicts/prefix/{bits}", headers=other))[1]["matches"] == []
         for bad in ("01", "012345", "0" * 65):
             assert (await api.ask("GET", f"/v1/verdicts/prefix/{bad}"))[0] == 404
 

@@ -78,8 +78,8 @@ def test_what_was_remembered_is_remembered_elsewhere_with_its_age(with_redis, tm
 
     async def back(client):
         assert inspect(path) == 451
-        assert await take_in(client, path) == (451, 0)
-        assert await take_in(client, path) == (0, 451), "what is known stays"
+        assert await take_in(client, path, tenant="t") == (451, 0)
+        assert await take_in(client, path, tenant="t") == (0, 451), "what is known stays"
         cache = VerdictCache(client, Settings(max_frames=32))
         found = await cache.by_sha256(sha(7), model_id="new")
         assert msgspec.structs.replace(found, cache=CacheInfo()) == on(7)
@@ -89,7 +89,8 @@ def test_what_was_remembered_is_remembered_elsewhere_with_its_age(with_redis, tm
         key = f"m1:v:new,max_frames=32:{sha(7)}"
         assert VERDICT_TTL_S - 4000 < await client.ttl(key) <= VERDICT_TTL_S - 3600
         bits = f"{int(sha(7), 16):0256b}"[:40]
-        assert [digest for digest, _ in await cache.by_prefix(bits, model_id="new")] == [sha(7)]
+        assert [digest for digest, _ in await cache.by_prefix(bits, tenant="t", model_id="new")] == [sha(7)]
+        assert await cache.by_prefix(bits, tenant="local", model_id="new") == []
         assert (await cache.stats())["remembered:new,max_frames=32"] == 450
 
     with_redis(there)
@@ -104,7 +105,7 @@ def test_a_verdict_lives_no_longer_for_having_travelled(with_redis, tmp_path):
     path = written(tmp_path / "f", line(1, stored_s=old), line(2, stored_s=old, verdict=unsure))
 
     async def work(client):
-        assert await take_in(client, path) == (1, 1)
+        assert await take_in(client, path, tenant="t") == (1, 1)
         assert await client.exists(f"m1:v:new:{sha(2)}") == 0
 
     with_redis(work)

@@ -225,7 +225,7 @@ def test_a_prefix_finds_all_that_begin_so_and_nothing_else(with_cache):
             await cache.remember(verdict_on(digest))  # a second scan makes no second entry
 
         async def found(bits):
-            return [digest for digest, _ in await cache.by_prefix(bits, model_id=MODEL)]
+            return [digest for digest, _ in await cache.by_prefix(bits, tenant="", model_id=MODEL)]
 
         assert await found("0000") == digests[:4]
         assert await found("00000000") == digests[:3]
@@ -234,7 +234,8 @@ def test_a_prefix_finds_all_that_begin_so_and_nothing_else(with_cache):
         assert await found("000000000001" + "1000") == []
         assert await found("1000") == [digests[5]]
         assert await found("1111") == [digests[6]]
-        assert await cache.by_prefix("0000", model_id="newer") == []
+        assert await cache.by_prefix("0000", tenant="", model_id="newer") == []
+        assert await cache.by_prefix("0000", tenant="b", model_id=MODEL) == [], "what others have is not listed"
 
     with_cache(work)
 
@@ -243,7 +244,7 @@ def test_a_prefix_finds_all_that_begin_so_and_nothing_else(with_cache):
 def test_a_prefix_that_is_none_is_refused(with_cache, bits):
     async def work(cache, _client):
         with pytest.raises(ValueError, match="4 to 256"):
-            await cache.by_prefix(bits, model_id=MODEL)
+            await cache.by_prefix(bits, tenant="", model_id=MODEL)
 
     with_cache(work)
 
@@ -255,7 +256,7 @@ def test_a_prefix_that_fits_too_many_is_refused(with_cache, monkeypatch):
         for number in range(3):
             await cache.remember(verdict_on(sha(number)))
         with pytest.raises(ValueError, match="more bits"):
-            await cache.by_prefix("0000", model_id=MODEL)
+            await cache.by_prefix("0000", tenant="", model_id=MODEL)
 
     with_cache(work)
 

@@ -260,7 +260,7 @@ def test_a_flat_picture_is_like_nothing():
 
 def test_scanned_pictures_are_found_again_and_others_are_not(with_redis):
     async def work(client):
-        near = NearTier(client, VerdictCache(client))
+        near = NearTier(client, VerdictCache(client), tenant="a")
         for name in NAMES:
             await near.add(name, look(portrait(name)), [FACE])
         for name in NAMES:
@@ -278,7 +278,7 @@ def test_scanned_pictures_are_found_again_and_others_are_not(with_redis):
 def test_a_damaged_picture_is_no_match_and_counted(with_redis, damage):
     async def work(client):
         cache = VerdictCache(client)
-        near = NearTier(client, cache)
+        near = NearTier(client, cache, tenant="a")
         await near.add("a", look(portrait("london_1")), [FACE])
         (key,) = [key async for key in client.scan_iter(match="m1:n:r:*")]
         if damage == "type":
@@ -298,7 +298,7 @@ def test_a_damaged_picture_is_no_match_and_counted(with_redis, damage):
 def test_pictures_with_one_hash_have_an_end(with_redis):
     async def work(client):
         cache = VerdictCache(client)
-        near = NearTier(client, cache)
+        near = NearTier(client, cache, tenant="a")
         for number in range(10):
             await near.add(str(number), look(portrait("london_1")), [])
         assert len(await near.find(look(portrait("london_1")))) == 8

@@ -116,6 +116,37 @@ def test_equal_bytes_have_the_very_verdict_whoever_asks(with_recall):
     with_recall(work)
 
 
+def test_a_tenant_learns_of_no_file_but_its_own(with_recall):
+    """Of another's picture only who has the very bytes or pixels learns, and then lists it among its own."""
+
+    async def work(memory):
+        fetched, _, verdict = await scan(memory, portrait())
+        bits = f"{int(fetched.sha256, 16):0256b}"[:8]
+        other = Recall(memory._redis, Settings(**NEVER), model_id=MODEL, tenant="b")
+
+        async def listed():
+            return [sha256 for sha256, _ in await other.cache.by_prefix(bits, tenant="b", model_id=MODEL)]
+
+        assert await listed() == []
+        assert await ask(other, copy_of(portrait())) is None, "a copy would name the picture it was made of"
+        assert await ask(memory, copy_of(portrait())) is not None
+        assert (await other.recall(fetched)).label is verdict.label
+        assert await listed() == [fetched.sha256]
+
+    with_recall(work)
+
+
+def test_what_one_tenant_finds_says_nothing_of_what_another_inherits(with_recall):
+    async def work(memory):
+        await scan(memory, portrait())
+        other = Recall(memory._redis, Settings(**NEVER), model_id=MODEL, tenant="b")
+        await scan(other, copy_of(portrait(), 80), raw=verdicts.LOW)
+        assert (await memory.cache.stats()).get("near:contradicted", 0) == 0
+        assert (await ask(memory, copy_of(portrait(), 70))).cache.kind == "near"
+
+    with_recall(work)
+
+
 def test_a_hit_by_bytes_is_a_look_at_the_url(with_recall):
     async def work(memory):
         fetched, _, verdict = await scan(memory, portrait(), via="file")

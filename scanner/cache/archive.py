@@ -91,9 +91,10 @@ def inspect(path: Path) -> int:
     raise ArchiveError(msg)
 
 
-async def take_in(redis: Redis, path: Path) -> tuple[int, int]:
+async def take_in(redis: Redis, path: Path, *, tenant: str) -> tuple[int, int]:
     """Remember what an inspected file holds; out: verdicts taken in, and left out as too old or known already.
 
+    Whoever has a file can ask for its verdict by the digest; by a digest's first bits only the `tenant` finds it.
     What is remembered already stays, and a verdict lives on for the rest of its time only.
     Raises ArchiveError when the file is not the one that was inspected any more, OSError.
     """
@@ -105,12 +106,12 @@ async def take_in(redis: Redis, path: Path) -> tuple[int, int]:
             if number > 1 and not line.startswith(b'{"count":')
         )
         while piece := list(islice(lines, _STEP)):
-            new = await _keep(redis, piece)
+            new = await _keep(redis, piece, tenant)
             taken, left = taken + new, left + len(piece) - new
     return taken, left
 
 
-async def _keep(redis: Redis, lines: Sequence[_Line]) -> int:
+async def _keep(redis: Redis, lines: Sequence[_Line], tenant: str) -> int:
     now = time.time()
     rests = [(line, int(line.stored_s + lifetime_s(line.verdict) - now)) for line in lines]
     async with redis.pipeline(transaction=False) as pipe:
@@ -124,7 +125,7 @@ async def _keep(redis: Redis, lines: Sequence[_Line]) -> int:
     cache = VerdictCache(redis)
     for scope in sorted({line.scope for line in new}):
         digests = [line.verdict.media.sha256 for line in new if line.scope == scope]
-        await cache.index(digests, scope=scope)
+        await cache.index(digests, scope=scope, tenant=tenant)
         await cache.count(f"remembered:{scope}", len(digests))
     return len(new)
 

@@ -14,6 +14,8 @@ from secrets import token_bytes
 from redis.asyncio import Redis
 
 from scanner.cache.buckets import Buckets
+from scanner.cache.urls import tenant_digest
+from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S
 
 RADIUS = 15
 HASH_BITS, BANDS = 256, 16
@@ -55,9 +57,19 @@ class Bands:
         return [bytes((band,)) + mixed[band * _BAND_BYTES :][:_BAND_BYTES] for band in range(BANDS)]
 
 
-@lru_cache(4)
+def bands_of(redis: Redis, tenant: str) -> Bands:
+    """The hashes of one tenant's pictures."""
+    return Bands(redis, f"{PREFIX}n:{tenant_digest(tenant)}:", life_s=VERDICT_TTL_S)
+
+
+def root_key(perceptual_hash: int, tenant: str) -> str:
+    """Where `near` keeps what the tenant's pictures with this hash look like, by their files' sha256."""
+    return f"{PREFIX}n:r:{tenant_digest(tenant)}:{perceptual_hash:064x}"
+
+
+@lru_cache(64)  # tenants
 def _order(seed: bytes) -> list[int]:
-    """An order of the bits that is one Redis's own; asked for each time, since a purge or an eviction changes it.
+    """An order of the bits that is one tenant's own; asked for each time, since a purge or an eviction changes it.
 
     Neighbouring bits of a hash go together, so bands of neighbours are uneven (1.29 times the candidates of even ones,
     1.01 after a shuffle; hashcache.md §2); and who does not know the order cannot fill the bands of a certain picture.

@@ -20,10 +20,10 @@ from msgspec import Meta
 from redis.asyncio import Redis
 
 from scanner.cache import alike
-from scanner.cache.bands import Bands
+from scanner.cache.bands import bands_of, root_key
 from scanner.cache.fingerprint import FACE_MARGIN, FACE_PX, THUMB_PX, Box, Look, pack, unpack
 from scanner.cache.gist import decoded
-from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S, VerdictCache
+from scanner.cache.verdicts import VERDICT_TTL_S, VerdictCache
 
 log = logging.getLogger(__name__)
 
@@ -70,18 +70,19 @@ class Match:
 
 
 class NearTier:
-    """Scanned pictures by what they look like."""
+    """One tenant's scanned pictures by what they look like: nobody learns of a picture that merely resembles theirs."""
 
-    def __init__(self, redis: Redis, cache: VerdictCache) -> None:
+    def __init__(self, redis: Redis, cache: VerdictCache, *, tenant: str) -> None:
         self._redis = redis
         self._cache = cache
-        self._bands = Bands(redis, f"{PREFIX}n:", life_s=VERDICT_TTL_S)
+        self._tenant = tenant
+        self._bands = bands_of(redis, tenant)
 
     async def add(self, sha256: str, look: Look, boxes: Sequence[Box]) -> None:
         """Keep a scanned picture; a flat one is not kept."""
         if not is_comparable(look):
             return
-        key, root = _key(look.perceptual_hash), msgspec.msgpack.encode(Root.of(look, boxes))
+        key, root = root_key(look.perceptual_hash, self._tenant), msgspec.msgpack.encode(Root.of(look, boxes))
         if await self._redis.hlen(key) >= ROOTS_PER_HASH:
             await self._cache.count("full:n")
             return
@@ -102,7 +103,7 @@ class NearTier:
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
             for code in hashes:
-                pipe.hgetall(_key(code))
+                pipe.hgetall(root_key(code, self._tenant))
             found = await pipe.execute(raise_on_error=False)
         roots: list[tuple[str, int, bytes]] = []
         for code, some in zip(hashes, found, strict=True):
@@ -171,10 +172,6 @@ def _same_shape(look: Look, root: Root) -> bool:
 
 def _side_px(root: Root, box: Box) -> float:
     return min((box[2] - box[0]) * root.width, (box[3] - box[1]) * root.height)
-
-
-def _key(perceptual_hash: int) -> str:
-    return f"{PREFIX}n:r:{perceptual_hash:064x}"
 
 
 _ROOT = msgspec.msgpack.Decoder(Root)

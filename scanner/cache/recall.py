@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from scanner.cache.fingerprint import Box, Look, pixel_digest
 from scanner.cache.near import Match, NearTier
+from scanner.cache.urls import tenant_digest
 from scanner.cache.validators import Validators
 from scanner.cache.verdicts import PREFIX, VERDICT_TTL_S, VerdictCache
 from scanner.contract import CacheInfo, FaceEvidence, Media, Verdict
@@ -46,12 +47,13 @@ class _Print:
 class Recall:
     """`scanner.memory.Memory` in Redis, for one model and one tenant.
 
-    URLs are the tenant's own, bytes and pixels everybody's. When Redis is away nothing is remembered, and scans go on.
+    Equal bytes and pixels are everybody's; URLs, and pictures that are merely alike, are the tenant's own.
+    When Redis is away nothing is remembered, and scans go on.
     """
 
     def __init__(self, redis: Redis, settings: Settings, *, model_id: str, tenant: str) -> None:
         self.cache = VerdictCache(redis, settings)
-        self.near = NearTier(redis, self.cache)
+        self.near = NearTier(redis, self.cache, tenant=tenant)
         self._redis = redis
         self._settings = settings
         self._model_id = model_id
@@ -86,7 +88,10 @@ class Recall:
         try:
             verdict = await self.cache.by_sha256(fetched.sha256, model_id=self._model_id)
             url = _url(fetched)
-            if verdict is not None and url is not None:
+            if verdict is None:
+                return None
+            await self.cache.index([fetched.sha256], scope=self.cache.scope(self._model_id), tenant=self._tenant)
+            if url is not None:
                 await self.cache.remember_url(
                     fetched.sha256, url=url, tenant=self._tenant, validators=fetched.validators
                 )
@@ -189,7 +194,7 @@ class Recall:
         )
 
     def _key(self, kind: str, sha256: str) -> str:
-        return f"{PREFIX}{kind}:{self.cache.scope(self._model_id)}:{sha256}"
+        return f"{PREFIX}{kind}:{self.cache.scope(self._model_id)}:{tenant_digest(self._tenant)}:{sha256}"
 
 
 def has_size(verdict: Verdict) -> bool:

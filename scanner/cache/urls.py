@@ -1,4 +1,4 @@
-"""A URL in, the form that names what it leads to out, and the key that stands for it.
+"""A URL in, the form that names what it leads to out, and the key that stands for it; and what stands for a tenant.
 
 One reason: two spellings of a URL must share a key when every server must take them for the same, and never else.
 """
@@ -45,3 +45,8 @@ def for_log(source: str) -> str:
 def url_digest(url: str, tenant: str) -> str:
     """One key for one tenant's URL; another tenant's key for the same URL cannot be guessed from it."""
     return hashlib.sha256(f"{tenant}\0{canonical_url(url)}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def tenant_digest(tenant: str) -> str:
+    """What stands for a tenant in a key: 16 hex digits, whatever is in its name."""
+    return hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -8,7 +8,9 @@ very model. Light (redis, msgspec): the API answers from it. What looks alike is
     m1:p:{pixel digest}         sha256                          30 days
     m1:v:{model_id}:{sha256}    the verdict and when it was     30 days, inconclusive ones 7
     m1:f:{tenant, url}          why there is no verdict         1 to 10 minutes
-    m1:k:...                    sha256s by their first 12 bits  see `buckets`
+    m1:k:{model_id}:{tenant}:.. sha256s by their first 12 bits  see `buckets`
+
+Who knows a digest may ask for its verdict, whoever had it scanned; lists of digests are each tenant's own.
 
 An entry that cannot be read is a miss, counted and logged. Losing any key costs a scan and nothing else, so this Redis
 may evict; the ledger's must not.
@@ -26,7 +28,7 @@ from redis.asyncio import Redis
 
 from scanner.cache.buckets import Buckets
 from scanner.cache.gist import decoded, gist_in, insist
-from scanner.cache.urls import url_digest
+from scanner.cache.urls import tenant_digest, url_digest
 from scanner.cache.validators import NO_VALIDATORS, Validators
 from scanner.contract import CacheInfo, Known, Label, ModelInfo, Verdict
 from scanner.settings import Settings
@@ -118,10 +120,10 @@ class VerdictCache:
         places = [self._verdict_key(model_id, key) if is_sha256(key) else _url_key(key, tenant) for key in keys]
         return await self._followed(places, model_id, None, gist_in)
 
-    async def by_prefix(self, bits: str, *, model_id: str) -> list[tuple[str, Known]]:
-        """Every remembered verdict on bytes whose sha256 begins with these bits, e.g. "010011010010101".
+    async def by_prefix(self, bits: str, *, tenant: str, model_id: str) -> list[tuple[str, Known]]:
+        """The verdicts that this tenant was given on bytes whose sha256 begins with these bits, e.g. "010011010010101".
 
-        So a client can ask without saying what it asks for.
+        So a client can ask without saying what it asks for, and learns of no file that it could not name.
         Raises ValueError unless there are 4 to 256 bits, and when they fit more than 1,000 digests.
         """
         if not 4 <= len(bits) <= 256 or set(bits) - {"0", "1"}:
@@ -130,13 +132,13 @@ class VerdictCache:
         free = max(0, PREFIX_BITS - len(bits))
         first = int(bits[:PREFIX_BITS], 2) << free
         buckets = [b"%03x" % (first + i) for i in range(1 << free)]
-        records, corrupt = await self._digests(self.scope(model_id)).read(buckets)
+        records, corrupt = await self._digests(self.scope(model_id), tenant).read(buckets)
         await self._corrupt("k", corrupt)
         digests = sorted(record.hex() for record in records if f"{int.from_bytes(record):0256b}".startswith(bits))
         if len(digests) > MAX_PREFIX_ANSWERS:
             msg = f"{len(digests)} digests begin so; ask with more bits"
             raise ValueError(msg)
-        found = await self.gists(digests, tenant="", model_id=model_id)
+        found = await self.gists(digests, tenant=tenant, model_id=model_id)
         return [(sha256, known) for sha256, known in zip(digests, found, strict=True) if known is not None]
 
     async def verdicts(self, digests: Sequence[str], *, model_id: str) -> dict[str, Verdict]:
@@ -194,11 +196,13 @@ class VerdictCache:
                 pipe.set(_url_key(url, tenant), _pointer_to(sha256, validators), ex=URL_TTL_S)
             pipe.hincrby(f"{PREFIX}stats", f"remembered:{self.scope(model_id)}", 1)
             await pipe.execute()
-        await self.index([sha256], scope=self.scope(model_id))
+        await self.index([sha256], scope=self.scope(model_id), tenant=tenant)
 
-    async def index(self, digests: Sequence[str], *, scope: str) -> None:
-        """Let `by_prefix` find what is kept in a scope."""
-        full = await self._digests(scope).add([(sha256[:3].encode(), bytes.fromhex(sha256)) for sha256 in digests])
+    async def index(self, digests: Sequence[str], *, scope: str, tenant: str) -> None:
+        """Let `by_prefix` find what is kept in a scope, for a tenant that has these files."""
+        full = await self._digests(scope, tenant).add(
+            [(sha256[:3].encode(), bytes.fromhex(sha256)) for sha256 in digests]
+        )
         await self.count("full:k", full)
 
     async def remember_url(self, sha256: str, *, url: str, tenant: str, validators: Validators = NO_VALIDATORS) -> None:
@@ -231,8 +235,8 @@ class VerdictCache:
 
     # ------------------------------------------------------------ within
 
-    def _digests(self, scope: str) -> Buckets:
-        prefix = f"{PREFIX}k:{scope}:".encode()
+    def _digests(self, scope: str, tenant: str) -> Buckets:
+        prefix = f"{PREFIX}k:{scope}:{tenant_digest(tenant)}:".encode()
         return Buckets(self._redis, prefix, size_bytes=32, life_s=VERDICT_TTL_S)
 
     def scope(self, model_id: str) -> str:

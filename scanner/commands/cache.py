@@ -53,6 +53,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     export.add_argument("--model", metavar="ID", help="only what this model judged")
     take = actions.add_parser("import", help="remember what another laescan exported")
     take.add_argument("file", type=Path, metavar="FILE")
+    take.add_argument("--tenant", default="local", metavar="NAME", help="who may list them (default: local)")
     purge = actions.add_parser("purge", help="forget")
     which = purge.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", metavar="ID", help="what this model judged")
@@ -89,7 +90,7 @@ async def _run(given: argparse.Namespace, settings: Settings) -> Exit:
             case "export":
                 await _export(redis, given.file, given.model)
             case "import":
-                await _import(redis, given.file)
+                await _import(redis, given.file, given.tenant)
             case _:
                 return await _purge(redis, given)
     return Exit.OK
@@ -136,11 +137,11 @@ async def _export(redis: "Redis", path: Path, model_id: str | None) -> None:
     print(f"{count:,} verdicts written to {path}", file=sys.stderr)
 
 
-async def _import(redis: "Redis", path: Path) -> None:
+async def _import(redis: "Redis", path: Path, tenant: str) -> None:
     from scanner.cache.archive import inspect, take_in
 
     inspect(path)
-    taken, left = await take_in(redis, path)
+    taken, left = await take_in(redis, path, tenant=tenant)
     print(f"{taken:,} verdicts taken in, {left:,} known already or too old", file=sys.stderr)
 
 
