@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
+import msgspec
 import pytest
 import redis.asyncio
 from redis_server import redis_in
@@ -97,6 +98,20 @@ def test_an_interactive_ask_pulls_a_bulk_scan_forward(url: str) -> None:
         back = await ledger.accept_for_queue(ask(queue="bulk"))
         assert (back.row.id, back.row.queue, back.enqueue) == (bulk.id, "interactive", False)
         assert await ledger.depths() == {"interactive": 1, "bulk": 0, "running": 0}
+        _fence, _attempt, request, _ms = await call(ledger, "start", bulk.id, "w", 15_000)
+        assert msgspec.json.decode(request, type=ScanRequest).queue == "interactive", "so that it is drawn"
+
+    with_ledger(url, steps)
+
+
+def test_an_interactive_ask_waits_for_no_running_scan_that_nobody_draws(url: str) -> None:
+    async def steps(ledger: Ledger) -> None:
+        bulk = await ledger.accept(ask(queue="bulk"))
+        fence = (await call(ledger, "start", bulk.id, "w", 15_000))[0]
+        own = await ledger.accept_for_queue(ask())
+        assert (own.row.id != bulk.id, own.row.queue, own.enqueue) == (True, "interactive", True)
+        assert await call(ledger, "finish", bulk.id, fence, "done", OUTCOME, 60) == 1
+        assert (await ledger.accept_for_queue(ask(queue="bulk"))).row.id == own.row.id, "what is drawn serves both"
 
     with_ledger(url, steps)
 

@@ -74,13 +74,14 @@ function step.accept(id, tenant, source, request, queue, flight, idempotent, dig
   end
   local running = redis.call('GET', flight)
   local found = running and get(running, 'state', 'queue', 'order')
-  if found and open(found[1]) then
+  local drawn = found and (found[2] == queue or queue == 'bulk') -- as the asker wants it: only interactive scans are
+  if found and open(found[1]) and (drawn or found[1] == 'queued') then
     keep(running)
     count('joined')
-    if found[1] == 'running' or found[2] == queue or queue == 'bulk' then return {'joined', running} end
+    if drawn then return {'joined', running} end
     redis.call('ZREM', QUEUED .. found[2], running)
     redis.call('ZADD', QUEUED .. queue, found[3], running)
-    set(running, 'queue', queue)
+    set(running, 'queue', queue, 'request', request)
     return {'promoted', running}
   end
   local order = redis.call('INCR', 'laescan:order')

@@ -75,7 +75,8 @@ class Ledger:
     async def accept_for_queue(self, request: ScanRequest, *, idempotency_key: str | None = None) -> Accepted:
         """Write the row, or join the one that is queued or running for the same tenant and URL (or upload).
 
-        A bulk scan that an interactive one joins moves into the interactive queue.
+        A queued bulk scan that an interactive ask joins becomes an interactive one. A running one, whose report and
+        pictures nobody draws, is not joined; the two share the work all the same (`scanner.service.flight`).
         Raises KeyReused when the idempotency key stands for another request.
         """
         return (await self.accept_many([request], idempotency_keys=[idempotency_key]))[0]
