@@ -32,8 +32,8 @@ from api.scans import clean_url
 from scanner import receipts
 from scanner.bulk.columns import ListError
 from scanner.bulk.dispatch import host_of
-from scanner.bulk.follow import links_in
 from scanner.bulk.journal import key_of
+from scanner.bulk.links import links_in
 from scanner.bulk.lists import FORMATS, open_list
 from scanner.bulk.rows import Result, record_of, result_of
 from scanner.cache import archive, gist, near, recall, urls, verdicts
@@ -485,7 +485,7 @@ def lists() -> list[bytes]:
 
 def check_feed(data: bytes) -> None:
     with contextlib.suppress(ListError):
-        found, sitemaps = links_in(data)
+        found, sitemaps = asyncio.run(links_in(data, 8_192))
         assert all(isinstance(url, str) for pair in found for url in pair)
         assert all(isinstance(url, str) for url in sitemaps)
 

@@ -9,7 +9,9 @@ from origin import ALLOWED, Origin
 from test_bulk import QUICK, Glimpse, rows_of
 
 from scanner.bulk.columns import ListError
-from scanner.bulk.follow import Feed, follow_file, links_in
+from scanner.bulk.follow import Feed, follow_file
+from scanner.bulk.links import links_in
+from scanner.bulk.lists import LONGEST_LINE, open_list
 from scanner.bulk.plan import Plan
 from scanner.bulk.run import run
 from scanner.settings import Settings
@@ -26,21 +28,60 @@ SITEMAP = b"""<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"
 INDEX = b"<sitemapindex><sitemap><loc>https://a.example/more.xml</loc></sitemap></sitemapindex>"
 
 
+def linked(data, longest=8_192):
+    return asyncio.run(links_in(data, longest))
+
+
 def test_feeds_name_their_media_and_else_their_pages():
-    assert links_in(RSS)[0] == [
+    assert linked(RSS)[0] == [
         ("https://a.example/1.jpg", "https://a.example/1"),
         ("https://a.example/2.mp4", "https://a.example/2"),
         ("https://a.example/3", "https://a.example/3"),
     ]
-    assert links_in(ATOM)[0] == [("https://a.example/1.jpg", "https://a.example/1")]
-    assert links_in(SITEMAP)[0] == [("https://a.example/1.jpg", "https://a.example/1")]
-    assert links_in(INDEX) == ([], ["https://a.example/more.xml"])
+    assert linked(ATOM)[0] == [("https://a.example/1.jpg", "https://a.example/1")]
+    assert linked(SITEMAP)[0] == [("https://a.example/1.jpg", "https://a.example/1")]
+    assert linked(INDEX) == ([], ["https://a.example/more.xml"])
 
 
 @pytest.mark.parametrize("data", [b"<rss>", b"no xml", b'<!DOCTYPE r [<!ENTITY a "b">]><rss>&a;</rss>'])
 def test_what_is_no_feed_is_refused(data):
     with pytest.raises(ListError):
-        links_in(data)
+        linked(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<a>" * 2_000, "inside each other"),  # an element of some hundred bytes for each three
+        (b'<a xmlns="' + b"x" * 2_000 + b'">' + b"<b/>" * 10, "namespace"),  # written before each name
+        (b'<!DOCTYPE a [<!ATTLIST b c CDATA "xxx">]><a><b/></a>', "no feed needs"),  # given to each element
+    ],
+)
+def test_few_bytes_that_become_many_are_refused(data, words):
+    with pytest.raises(ListError, match=words):
+        linked(data)
+
+
+def test_an_element_keeps_no_more_text_than_a_url_may_have():
+    """40 MB of lines; joined one by one they would be days of work, and this test would never end."""
+    (url, page), *_ = linked(
+        b"<rss><item><link>\n  " + b"https://a.example/\n" * 2_000_000 + b"</link></item></rss>", 100
+    )[0]
+    assert (len(url), url) == (101, page)
+    assert linked(b'<rss><item><enclosure url="%b"/></item></rss>' % (b"x" * 5_000), 100)[0] == [("x" * 101, "")]
+
+
+def test_a_large_feed_is_read_beside_the_event_loop_and_let_go_of_when_cancelled():
+    async def read():
+        reading, turns = asyncio.create_task(links_in(b"<rss>" + b"<item/>" * 1_000_000 + b"</rss>", 100)), 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            turns += 1
+            if turns == 5:
+                reading.cancel()
+        return reading.cancelled()
+
+    assert asyncio.run(read())
 
 
 def test_half_a_line_is_waited_for(tmp_path):
@@ -72,6 +113,53 @@ def test_a_growing_table_gives_its_columns_and_waits_for_whole_rows(tmp_path):
     assert (whole.source, whole.extra["note"]) == ("b.jpg", "two\nlines")
     assert short.fault == "row 3 has nothing in column 'url'"
     opened.entries.close()
+
+
+QUOTED = (
+    'url,size\nhttp://a/1.jpg,27" tv\nhttp://a/2.jpg,x\nhttp://a/3.jpg,32" tv\n,\n'
+    'http://a/4.jpg,"two\n\nlines, ""said"" he"\nhttp://a/5.jpg,"odd"" one" more "\nhttp://a/6.jpg,""\nhttp://a/7.jpg,"\n"\n'
+)
+
+
+def test_a_growing_table_has_the_rows_that_the_same_table_has_when_it_stands_still(tmp_path):
+    """Inch marks are no quotes, and a cell may have lines: row for row as the other reader says."""
+    path = tmp_path / "tvs.csv"
+    path.write_text(QUOTED)
+    still = [(entry.row, entry.source, entry.extra) for entry in open_list(str(path)).entries]
+    assert len(still) == 7
+    for cut in range(len("url,size\n"), len(QUOTED), 7):  # written in two pieces, wherever the first one ends
+        path.write_text(QUOTED[:cut])
+        entries = follow_file(path).entries
+        found = list(iter(lambda entries=entries: next(entries), None))
+        with path.open("a") as file:
+            file.write(QUOTED[cut:])
+        found += iter(lambda entries=entries: next(entries), None)
+        entries.close()
+        assert [(entry.row, entry.source, entry.extra) for entry in found] == still
+
+
+def test_a_quote_that_nobody_closes_costs_a_row_and_not_the_rest_of_the_table(tmp_path):
+    path = tmp_path / "tvs.csv"
+    path.write_text('url,size\na.jpg,"27\n' + 99 * ("x" * 9_999 + "\n") + "x" * 9_999 + "\nb.jpg,2\n")
+    entries = follow_file(path).entries
+    lost, found = next(entries), next(entries)
+    assert ("1,000,000" in lost.fault, lost.row) == (True, 1)
+    assert (found.source, found.row, next(entries)) == ("b.jpg", 2, None)
+    entries.close()
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.jsonl"])
+def test_a_line_without_an_end_is_a_row_with_a_fault_and_no_memory(tmp_path, name):
+    path = tmp_path / name
+    path.write_text('url\n{"url": "' + "x" * (3 * LONGEST_LINE))
+    entries = follow_file(path).entries
+    found = list(iter(lambda: next(entries), None))
+    assert ["1,000,000" in entry.fault for entry in found][-1:] == [True]
+    assert max(len(entry.source) for entry in found) <= 200
+    with path.open("a") as file:
+        file.write("xxx\nb.jpg\n")
+    assert (next(entries).source, next(entries)) == ("b.jpg", None)
+    entries.close()
 
 
 def test_what_cannot_be_followed_is_refused_in_words(tmp_path):

@@ -3,20 +3,18 @@
 In: a path or a URL. Out: `Entry`s, and None when there is none for now.
 One reason: who watches a source wants each new picture once, soon, and without asking the source all the time.
 
-A feed is a stranger's: fetched through the checked sockets, read by expat with entities refused, 50 MB at most.
+A feed is a stranger's: fetched through the checked sockets, 50 MB at most, and read by `scanner.bulk.links`.
 """
 
 import asyncio
 import contextlib
 import csv
-import io
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Final
-from xml.parsers import expat
 
 import aiohttp
 import msgspec
@@ -30,6 +28,7 @@ from scanner.bulk.columns import (
     numbered_names,
     unique_names,
 )
+from scanner.bulk.links import links_in
 from scanner.bulk.lists import LONGEST_LINE, PACKED, Entry, Opened, form_of
 from scanner.cache.urls import for_log
 from scanner.cache.validators import NO_VALIDATORS, Validators
@@ -46,8 +45,9 @@ EVERY_S: Final = 300.0
 _TIMEOUT_S: Final = 300.0
 """For one answer; the largest comes in it at 170 kB/s."""
 _MOST_SITEMAPS: Final = 1_000
-_MEDIA: Final = {"enclosure": "url", "content": "url", "thumbnail": "url"}  # RSS, and media RSS
-_LOCATIONS: Final = frozenset({"loc", "content_loc", "thumbnail_loc"})
+_MOST_KNOWN: Final = 10_000
+"""Links of earlier runs skipped at a time; to ask the journal for each costs 20 us."""
+_TOO_LONG: Final = f"it has more than {LONGEST_LINE:,} characters"
 
 
 def follow_file(path: Path, column: str | None = None, form: str | None = None) -> Opened:
@@ -56,30 +56,30 @@ def follow_file(path: Path, column: str | None = None, form: str | None = None) 
     if form == "parquet" or path.suffix.lower() in PACKED:
         msg = f"{path} cannot grow: only a text file, CSV, TSV or JSON lines can be followed"
         raise ListError(msg)
-    lines = _whole_lines(path, is_table=form in {"csv", "tsv"})
+    lines = _whole_lines(path)
     if form in {"csv", "tsv"}:
         return _table(lines, form, str(path), column)
     return Opened(_entries(lines, column), ())
 
 
-def _whole_lines(path: Path, *, is_table: bool) -> Iterator[str | None]:
-    """Lines that are at their end, blank ones left out; None when there is none now."""
+def _whole_lines(path: Path) -> Iterator[str | None]:
+    """Lines that are at their end, too long ones cut at LONGEST_LINE; None when there is none now."""
     try:
         file = path.open(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise ListError(msg) from error
-    line = ""
+    line, is_rest = "", False
     with file:
         while True:
-            line += file.readline(LONGEST_LINE)
-            is_whole = line.endswith("\n") and not (is_table and line.count('"') % 2)  # a cell may have lines, too
-            if not is_whole:  # somebody is still writing it
+            line += file.readline(LONGEST_LINE - len(line))
+            is_whole = line.endswith("\n")
+            if not is_whole and len(line) < LONGEST_LINE:  # somebody is still writing it
                 yield None
                 continue
-            if line.strip():
+            if not is_rest:
                 yield line
-            line = ""
+            line, is_rest = "", not is_whole
 
 
 def _entries(lines: Iterator[str | None], column: str | None) -> Iterator[Entry | None]:
@@ -88,38 +88,10 @@ def _entries(lines: Iterator[str | None], column: str | None) -> Iterator[Entry 
         text = None if line is None else line.strip()
         if text is None:
             yield None
-        elif not text.startswith("#"):
+        elif text and not text.startswith("#"):
             row += 1
-            yield _entry(row, text, column)
-
-
-def _table(lines: Iterator[str | None], form: str, name: str, column: str | None) -> Opened:
-    first = next(lines)
-    if first is None:
-        msg = f"{name} has no line yet: a table that is followed begins with the names of its columns"
-        raise ListError(msg)
-    delimiter, remarks = delimiter_of(first, form), list[str]()
-
-    def cells_of(line: str) -> list[str]:
-        return next(csv.reader(io.StringIO(line, newline=""), delimiter=delimiter))
-
-    head = cells_of(first)
-    bare = has_url(head)
-    names = numbered_names(len(head)) if bare else unique_names(head, remarks)
-    chosen = choose_column(names, [dict(zip(names, head, strict=True))] if bare else [], column, name)
-
-    def entries() -> Iterator[Entry | None]:
-        row = 0
-        for line in chain([first] if bare else [], lines):
-            if line is None:
-                yield None
-                continue
-            row += 1
-            cells = dict(zip_longest(names, cells_of(line)[: len(names)], fillvalue=""))
-            source = cells.pop(chosen).strip().replace("\0", "\\0")
-            yield Entry(row, source, dict(cells), "" if source else f"row {row} has nothing in column {chosen!r}")
-
-    return Opened(entries(), tuple(other for other in names if other != chosen), tuple(remarks))
+            fault = f"row {row} cannot be read: {_TOO_LONG}"
+            yield _entry(row, text, column) if len(line or "") < LONGEST_LINE else Entry(row, text[:200], fault=fault)
 
 
 def _entry(row: int, line: str, column: str | None) -> Entry:
@@ -136,68 +108,73 @@ def _entry(row: int, line: str, column: str | None) -> Entry:
     return Entry(row, source.replace("\0", "\\0"), cells)
 
 
+# ---------------------------------------------------------------- tables
+
+_Record = tuple[list[str], str]  # cells, or what is wrong with them
+
+
+def _table(lines: Iterator[str | None], form: str, name: str, column: str | None) -> Opened:
+    first = next(line for line in lines if line is None or line.strip())
+    delimiter, remarks = delimiter_of(first or "", form), list[str]()
+    records = _records(chain([first], lines), delimiter)
+    begun = next(records)
+    if begun is None or begun[1]:
+        msg = f"{name} has no line yet: a table that is followed begins with the names of its columns"
+        raise ListError(msg)
+    head = begun[0]
+    bare = has_url(head)
+    names = numbered_names(len(head)) if bare else unique_names(head, remarks)
+    chosen = choose_column(names, [dict(zip(names, head, strict=True))] if bare else [], column, name)
+    entries = _rows(chain([begun] if bare else [], records), names, chosen)
+    return Opened(entries, tuple(other for other in names if other != chosen), tuple(remarks))
+
+
+def _rows(records: Iterator[_Record | None], names: Sequence[str], chosen: str) -> Iterator[Entry | None]:
+    row = 0
+    for record in records:
+        if record is None:
+            yield None
+            continue
+        row += 1
+        cells = dict(zip_longest(names, record[0][: len(names)], fillvalue=""))
+        source = cells.pop(chosen).strip().replace("\0", "\\0")
+        fault = record[1] or ("" if source else f"has nothing in column {chosen!r}")
+        yield Entry(row, source, dict(cells), fault and f"row {row} {fault}")
+
+
+def _records(lines: Iterator[str | None], delimiter: str) -> Iterator[_Record | None]:
+    """Records at their end, blank ones left out; one whose quote is never closed ends at LONGEST_LINE."""
+    csv.field_size_limit(LONGEST_LINE)
+    record, size = list[str](), 0
+    for line in lines:
+        if line is None:
+            yield None
+            continue
+        is_inside, size = bool(record), size + len(line)
+        record.append(line)
+        if size >= LONGEST_LINE:
+            yield [], f"cannot be read as CSV: {_TOO_LONG}"
+        elif _goes_on(line, delimiter, in_quotes=is_inside):
+            continue
+        elif "".join(cells := next(csv.reader(record, delimiter=delimiter))).strip():
+            yield cells, ""
+        record, size = [], 0
+
+
+def _goes_on(line: str, delimiter: str, *, in_quotes: bool) -> bool:
+    """Whether a line ends inside a quoted cell: the reader of whole lists asks for another line then."""
+    asked = False
+
+    def given() -> Iterator[str]:
+        nonlocal asked
+        yield '"' * in_quotes + line
+        asked = True
+
+    next(csv.reader(given(), delimiter=delimiter), None)
+    return asked
+
+
 # ---------------------------------------------------------------- feeds
-
-
-def links_in(data: bytes) -> tuple[list[tuple[str, str]], list[str]]:
-    """What a feed or sitemap names: (URL, page it belongs to) of media, else of pages; and further sitemaps.
-
-    Raises ListError when it is neither.
-    """
-    reading = _Reading()
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler, parser.EndElementHandler = reading.start, reading.end
-    parser.CharacterDataHandler = reading.text
-    parser.EntityDeclHandler = _refuse_entities
-    try:
-        parser.Parse(data, True)  # noqa: FBT003 - expat's own signature
-    except expat.ExpatError as error:
-        msg = f"it is no feed and no sitemap: {error}"
-        raise ListError(msg) from error
-    return reading.found, reading.sitemaps
-
-
-def _refuse_entities(*_: object) -> None:
-    msg = "it defines entities, which no feed needs"
-    raise ListError(msg)
-
-
-class _Reading:
-    """Items of a feed while it is parsed."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[str, str]] = []
-        self.sitemaps: list[str] = []
-        self._text, self._page = "", ""
-        self._media: list[str] = []
-
-    def start(self, name: str, attributes: Mapping[str, str]) -> None:
-        self._text, local = "", name.rpartition(" ")[2]
-        if local in {"item", "entry", "url", "sitemap"}:
-            self._page, self._media = "", []
-        elif local in _MEDIA and attributes.get(_MEDIA[local]):
-            self._media.append(attributes[_MEDIA[local]])
-        elif local == "link" and attributes.get("href"):
-            if attributes.get("rel") == "enclosure":
-                self._media.append(attributes["href"])
-            elif attributes.get("rel", "alternate") == "alternate":
-                self._page = attributes["href"]
-
-    def text(self, data: str) -> None:
-        self._text += data
-
-    def end(self, name: str) -> None:
-        namespace, _, local = name.rpartition(" ")
-        if local in _LOCATIONS and ("image" in namespace or "video" in namespace):
-            self._media += [self._text.strip()]
-        elif local in {"loc", "link"} and self._text.strip():
-            self._page = self._text.strip()
-        elif local == "sitemap":
-            self.sitemaps.append(self._page)
-        elif local in {"item", "entry", "url"}:
-            urls = dict.fromkeys(self._media) or [self._page]
-            self.found += [(url, self._page) for url in urls if url]
-        self._text = ""
 
 
 class Feed:
@@ -220,12 +197,15 @@ class Feed:
         while True:
             if self._named:
                 self._under_way = {url for url in self._under_way if not is_known(url)}
+            skipped = 0
             while self._named:
                 url, page = self._named.popleft()
                 if url not in self._under_way and not is_known(url):
                     self._under_way.add(url)
                     yield Entry(self._row, url, {"page": page})
                     self._row += 1
+                elif (skipped := skipped + 1) % _MOST_KNOWN == 0:
+                    yield None
             self._taken.set()
             yield None
 
@@ -265,7 +245,7 @@ class Feed:
                 msg = f"it answers {response.status}"
                 raise ListError(msg)
             data = await _capped(response)
-        found, sitemaps = links_in(data)
+        found, sitemaps = await links_in(data, self._settings.max_url_bytes)
         self._named.extend(found)
         self._taken.clear()
         if address == self._url:
