@@ -9,9 +9,9 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-from api.errors import HostRefused, OriginRefused, ScopeMissing, TooManyRequests, Unauthenticated
+from api.errors import HostRefused, OriginRefused, ProxyRefused, ScopeMissing, TooManyRequests, Unauthenticated
 from api.limits import Leave, Limiter
 from api.tokens import Scope, Tokens
 from scanner.settings import Settings, SettingsError
@@ -19,6 +19,13 @@ from scanner.settings import Settings, SettingsError
 LOCAL_TENANT: Final = "local"
 """Whose scans are those of callers without a token; a token's default too, so that a token sees what its owner did."""
 EXTENSION_SCHEMES: Final = ("chrome-extension", "moz-extension")
+PROXIED: Final = (
+    "Forwarded",
+    "Via",
+    "X-Real-IP",
+    *(f"X-Forwarded-{what}" for what in ("For", "Host", "Proto", "Port")),
+)
+"""What a proxy says of itself; whose Host may be ours, since nginx puts its upstream's name there."""
 FAILURES_PER_MIN: Final = 20
 """Wrong tokens that one address may try: 2^256 are out of reach anyway, this keeps the log short."""
 
@@ -66,7 +73,7 @@ class Door:
     def __init__(self, settings: Settings, tokens: Tokens, limiter: Limiter) -> None:
         self._hosts = frozenset(host.lower() for host in settings.api_hosts)
         self._extensions = frozenset(f"{scheme}://{i}" for scheme in EXTENSION_SCHEMES for i in settings.extension_ids)
-        self._needs_token = settings.access == "token"
+        self._access = settings.access
         self._per_min = {
             "submit": settings.submits_per_min,
             "lookup": settings.lookups_per_min,
@@ -100,8 +107,16 @@ class Door:
             raise OriginRefused(msg)
 
     def stranger(self, request: web.Request) -> Caller | None:
-        """Who asks without a token, where none is needed; at once, since every local request does."""
-        return None if self._needs_token or "Authorization" in request.headers else LOCAL
+        """Who asks without a token, where none is needed; at once, since every local request does.
+
+        Raises ProxyRefused where only this machine's own may, and a proxy on it speaks for who knows whom.
+        """
+        if self._access == "token" or "Authorization" in request.headers:
+            return None
+        if self._access == "auto" and _is_proxied(request):
+            msg = "this came through a proxy, so from who knows where: set LAESCAN_ACCESS=token and give out tokens"
+            raise ProxyRefused(msg)
+        return LOCAL
 
     async def identify(self, request: web.Request, *, scope: Scope, policy: str) -> Caller:
         """The caller with this token, counted; raises Unauthenticated, ScopeMissing or TooManyRequests."""
@@ -139,6 +154,11 @@ def _is_own(origin: str, request: web.Request) -> bool:
     """Whether the page is one of ours; a proxy in front may have ended TLS, so the scheme does not count."""
     scheme, _, rest = origin.partition("://")
     return scheme in {"http", "https"} and rest == request.headers.get("Host")
+
+
+def _is_proxied(request: web.Request) -> bool:
+    """Whether a proxy says so; nginx, which says nothing unless told, gives itself away by its HTTP/1.0."""
+    return request.version < HttpVersion11 or any(name in request.headers for name in PROXIED)
 
 
 def _shows_a_token(origin: str, request: web.Request) -> bool:

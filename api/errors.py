@@ -58,6 +58,12 @@ class HostRefused(ApiError):
     code = "host_refused"
 
 
+class ProxyRefused(ApiError):
+    """Somebody whom a proxy speaks for asked without a token, where only this machine's own may."""
+
+    code = "proxy_refused"
+
+
 class NotFound(ApiError):
     """No such path, scan or batch, or it is another tenant's: one answer for all."""
 

@@ -32,6 +32,7 @@ STATUSES: Final = {
     "unauthenticated": 401,
     "scope_missing": 403,
     "origin_refused": 403,
+    "proxy_refused": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "body_too_slow": 408,

@@ -21,7 +21,7 @@ PATH_PARAMETERS: Final = {
     "bits": {"type": "string", "pattern": "^[01]{4,64}$", "description": "The first bits of a SHA-256."},
     "name": {"type": "string", "pattern": r"^[a-z]+\.[a-z]+$"},
 }
-GUARDED: Final = ("unauthenticated", "scope_missing", "origin_refused", "too_many_requests")
+GUARDED: Final = ("unauthenticated", "scope_missing", "origin_refused", "proxy_refused", "too_many_requests")
 ANYWHERE: Final = ("bad_request", "host_refused", "internal", "unavailable")
 KEY_HEADER: Final = {
     "name": "Idempotency-Key",

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -128,6 +129,50 @@ def test_every_answer_forbids_sniffing_and_framing_of_pages(serve):
             assert "unsafe" not in policy
 
     serve(test)
+
+
+PROXIES = [
+    {"Forwarded": "for=192.0.2.60;proto=https"},
+    {"X-Forwarded-For": "192.0.2.60"},
+    {"X-Forwarded-Proto": "https"},
+    {"Via": "1.1 caddy"},
+    {"X-Real-IP": "192.0.2.60"},
+]
+
+
+@pytest.mark.parametrize("headers", PROXIES)
+def test_whoever_comes_through_a_proxy_is_not_taken_for_this_machine(serve, headers):
+    async def test(api):
+        for endpoint in GUARDED:
+            status, answer, _ = await api.ask(endpoint.method, path_of(endpoint), headers=headers)
+            assert (status, code(answer)) == (403, "proxy_refused"), endpoint.path
+            assert "LAESCAN_ACCESS=token" in answer["error"]["message"]
+        shown = headers | await api.token("lookup")
+        assert (await api.ask("GET", f"/v1/verdicts?url={URL}", headers=shown))[0] == 200
+
+    serve(test)
+
+
+def test_a_proxy_that_says_nothing_is_known_by_its_old_http(serve):
+    """As nginx asks by default: `proxy_pass http://127.0.0.1:8117;`, and no further line."""
+
+    async def test(api):
+        old = f"GET /v1/verdicts?url={URL} HTTP/1.0\r\nHost: 127.0.0.1:8117\r\nConnection: close\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(api.url).port)
+        writer.write(old.encode())
+        assert b" 403 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+    serve(test)
+
+
+@pytest.mark.parametrize("headers", PROXIES)
+def test_an_open_service_may_stand_behind_a_proxy(serve, headers):
+    async def test(api):
+        assert (await api.ask("GET", f"/v1/verdicts?url={URL}", headers=headers))[0] == 200
+
+    serve(test, access="open")
 
 
 # ---------------------------------------------------------------- tokens and scopes
