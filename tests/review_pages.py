@@ -1,6 +1,6 @@
 """Every page as people see it, for somebody to look at: `python tests/review_pages.py`, then open reports/pages.
 
-Light and dark, phone and desktop; what axe-core finds serious is printed.
+Light and dark, phone and desktop; what axe-core finds serious is printed, and what scrolls sideways on a phone.
 """
 
 import sys
@@ -18,6 +18,7 @@ from serving import Service
 
 FOLDER = Path("reports/pages")
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 860)}
+NARROW_PX = (390, 320)
 
 
 def looks(page: Page) -> Iterator[str]:
@@ -38,7 +39,22 @@ def keep(page: Page, name: str, inside: Inside | None = None) -> int:
         found = findings(page) if inside is None else findings_inside(inside)
         sys.stdout.write("\n  ".join([f"{name}, {look}: {len(found)} serious", *found]) + "\n")
         count += len(found)
-    return count
+    wide = sideways(page) if inside is None else []
+    sys.stdout.writelines(f"{name} scrolls sideways: {found}\n" for found in wide)
+    return count + len(wide)
+
+
+def sideways(page: Page) -> list[str]:
+    """Where the page is wider than a phone shows."""
+    found = []
+    for width in NARROW_PX:
+        page.set_viewport_size({"width": width, "height": 844})
+        shown, whole = page.evaluate(
+            "(({ clientWidth, scrollWidth }) => [clientWidth, scrollWidth])(document.scrollingElement)"
+        )
+        if whole > shown:
+            found.append(f"{whole} px in {shown}")
+    return found
 
 
 def ask(page: Page, address: str) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from verdicts import HIGH, LOW, scored, still, surveyed
 
 from scanner.contract import Label, Region
-from scanner.report import palette
+from scanner.report import overlay, palette
 from scanner.report.overlay import LONG_SIDE_PX, REGION, draw_crop, draw_overlay, draw_region
 
 GREY = np.full((600, 800, 3), 128, np.uint8)
@@ -60,8 +60,8 @@ def test_the_map_follows_a_rotated_crop():
     face.crop_to_frame[:] = [[0, -200, 500], [200, 0, 200]]  # a quarter turn: down the crop is left in the frame
     verdict = still(face)
     heat = colourfulness(draw_overlay(GREY, verdict, 0)) > 60
-    rows, columns = np.nonzero(heat[:, 310:700])
-    assert (columns.mean() + 310, rows.mean()) == (
+    rows, columns = np.nonzero(heat[:, 360:700])  # beside the chip
+    assert (columns.mean() + 360, rows.mean()) == (
         pytest.approx(500 - 200 * 2.5 / 16, abs=4),
         pytest.approx(200 + 200 * 8.5 / 16, abs=4),
     )
@@ -106,6 +106,12 @@ def test_a_region_makes_no_face_hot():
     verdict = still(scored(0.5, peak_at=(8, 8)), survey=surveyed((480, 304, 688, 416)))
     assert verdict.label is Label.MANIPULATED
     assert colourfulness(without_chips(draw_overlay(GREY, verdict, 0), verdict)).max() == 0
+
+
+def test_letters_can_be_read_on_a_phone_and_leave_a_crowd_its_faces():
+    phone_px, portrait = 307, [(190.0, 130.0, 450.0, 500.0)]
+    assert overlay._letter_px((640, 640), portrait) * phone_px / 640 > 8
+    assert overlay._letter_px((1200, 600), [*portrait, (0.0, 0.0, 80.0, 90.0)]) == pytest.approx(18)
 
 
 def test_face_and_region_share_one_legend():

@@ -22,10 +22,10 @@ function limits(schema) {
   const { minimum, maximum, maxLength, minItems, maxItems, default: value } = schema;
   const found = [];
   if (minimum !== undefined && maximum !== undefined) found.push(`${minimum} to ${maximum}`);
-  if (maxLength !== undefined) found.push(`at most ${maxLength.toLocaleString('en')} characters`);
+  if (maxLength !== undefined) found.push(`At most ${maxLength.toLocaleString('en')} characters`);
   if (maxItems !== undefined) found.push(`${minItems ?? 0} to ${maxItems.toLocaleString('en')}`);
-  if (value !== undefined && value !== null) found.push(`default ${JSON.stringify(value)}`);
-  return found.join(', ');
+  if (value !== undefined && value !== null) found.push(`${found.length ? 'default' : 'Default'} ${JSON.stringify(value)}`);
+  return found.length ? `${found.join(', ')}.` : '';
 }
 
 /** Text with `code` in it. @param {string} text */

@@ -65,14 +65,16 @@ def draw_overlay(frame: Pixels, verdict: Verdict, frame_index: int) -> Pixels:
     for region in regions:
         _draw_corners(draw, _scaled(region.box, scale))
     taken: list[Box] = []
+    boxes = [_scaled(box, scale) for box in [f.box for f in faces] + [r.box for r in regions]]
+    letter_px = _letter_px(picture.size, boxes)
     for face, label in zip(faces, labels, strict=True):
         words = "not judged" if face.score is None else f"{CHIP_WORDS[label]} {wording.number(face.score)}"
-        taken.append(_draw_chip(draw, _scaled(face.box, scale), words, CHIP[label], taken))
+        taken.append(_draw_chip(draw, _scaled(face.box, scale), (words, CHIP[label]), taken, letter_px))
     for region in regions:
-        taken.append(_draw_chip(draw, _scaled(region.box, scale), wording.region_words(region), REGION, taken))
+        words = wording.region_words(region)
+        taken.append(_draw_chip(draw, _scaled(region.box, scale), (words, REGION), taken, letter_px))
     if legend is not None or regions:
-        boxes = [_scaled(box, scale) for box in [f.box for f in faces] + [r.box for r in regions]]
-        _draw_legend(picture, legend, taken + boxes, has_regions=bool(regions))
+        _draw_legend(picture, legend, taken + boxes, 0.85 * letter_px, has_regions=bool(regions))
     return np.asarray(picture, np.uint8)
 
 
@@ -240,9 +242,12 @@ def _dashes(
         at += 2 * dash
 
 
-def _draw_chip(draw: ImageDraw.ImageDraw, about: Box, words: str, fill: Colour, taken: list[Box]) -> Box:
+def _draw_chip(
+    draw: ImageDraw.ImageDraw, about: Box, what: tuple[str, Colour], taken: list[Box], letter_px: float
+) -> Box:
     """The label in words with its number, above the box that it is about where there is room and no other chip."""
-    font = ImageFont.load_default(_letter_px(draw.im.size))
+    words, fill = what
+    font = ImageFont.load_default(letter_px)
     left, top, right, bottom = draw.textbbox((0, 0), words, font=font)
     pad = (bottom - top) * 0.45
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
@@ -266,14 +271,20 @@ def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _letter_px(size: tuple[int, int]) -> float:
-    """Height of letters: of a panorama the height counts, of a tall screenshot the width."""
-    return max(12.0, min(max(size), 1.5 * min(size)) / 50)
+def _letter_px(size: tuple[int, int], boxes: list[Box]) -> float:
+    """Height of letters: of a panorama the height counts, of a tall screenshot the width, in a crowd the least box.
+
+    A page shows the picture as wide as it can: 1/36 of it is 16 px on a desktop and 8.5 px on a phone, 1/50 is 6 px.
+    """
+    side = min(max(size), 1.5 * min(size))
+    narrowest = min((x1 - x0 for x0, _, x1, _ in boxes), default=side)
+    return max(12.0, side / 50, min(side / 36, narrowest / 8))
 
 
-def _draw_legend(picture: Image.Image, label: Label | None, taken: list[Box], *, has_regions: bool) -> None:
+def _draw_legend(
+    picture: Image.Image, label: Label | None, taken: list[Box], letter: float, *, has_regions: bool
+) -> None:
     """What the marks mean, in the corner that hides least: the style of the maps from none to strong, the corners."""
-    letter = 0.85 * _letter_px(picture.size)
     font = ImageFont.load_default(letter)
     draw = ImageDraw.Draw(picture, "RGBA")
     row, pad = 1.35 * letter, 0.7 * letter
