@@ -32,7 +32,7 @@ async def alike(redis: "Redis", cache: VerdictCache, phash: str, *, tenant: str,
     verdicts = await cache.verdicts(list(digests), model_id=model_id)
     return [
         msgspec.structs.replace(
-            verdict, cache=msgspec.structs.replace(verdict.cache, kind="near", distance=digests[sha256])
+            verdict, cache=msgspec.structs.replace(verdict.cache, kind="near", distance=digests[sha256], by=None)
         )
         for sha256, verdict in list(verdicts.items())[:MOST]
     ]

@@ -107,6 +107,7 @@ class CacheInfo(msgspec.Struct, frozen=True):
 
     `near` is provisional: it is the verdict on another picture, whose sha256 is `root`, of which this one is a
     re-encoded copy. With `audit` these very bytes are to be scanned, too, when there is time.
+    `by` tells what of an `exact` one was the same: the URL alone, which was not asked again, the bytes, or the pixels.
     """
 
     kind: Literal["miss", "exact", "near"] = "miss"
@@ -114,6 +115,7 @@ class CacheInfo(msgspec.Struct, frozen=True):
     age_s: float | None = None
     root: str | None = None
     audit: bool = False
+    by: Literal["url", "sha256", "pixels"] | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,13 +59,13 @@ def test_what_was_remembered_is_found_by_url_bytes_and_pixels_with_its_age(with_
     async def work(cache, _client):
         verdict = verdict_on(sha(1))
         await cache.remember(verdict, url=URL, tenant="a", pixels=sha(9))
-        for found in (
-            await cache.by_url(URL, tenant="a", model_id=MODEL),
-            await cache.by_sha256(sha(1), model_id=MODEL),
-            await cache.by_pixels(sha(9), model_id=MODEL),
-        ):
+        for by, found in {
+            "url": await cache.by_url(URL, tenant="a", model_id=MODEL),
+            "sha256": await cache.by_sha256(sha(1), model_id=MODEL),
+            "pixels": await cache.by_pixels(sha(9), model_id=MODEL),
+        }.items():
             assert as_remembered(found) == verdict
-            assert found.cache.kind == "exact"
+            assert (found.cache.kind, found.cache.by) == ("exact", by)
             assert 0 <= found.cache.age_s < 60
         assert cache.counts == {"hit:url": 1, "hit:sha256": 1, "hit:pixels": 1}
 

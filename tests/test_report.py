@@ -215,6 +215,17 @@ def test_a_remembered_verdict_says_so_and_that_pictures_are_missing(tmp_path):
     assert "The pictures were not kept" in page.text
 
 
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [("url", "by its address, which was not asked again"), ("pixels", "by its pixels"), (None, "exact match")],
+)
+def test_a_remembered_verdict_says_what_was_the_same(tmp_path, by, words):
+    verdict = msgspec.structs.replace(still(scored(HIGH)), cache=CacheInfo("exact", age_s=75.0, by=by))
+    text = page_of(tmp_path, ReportItem(Outcome(source="a.jpg", verdict=verdict))).text
+    assert f"{words}, 1:15 old" in text
+    assert "very file" not in text
+
+
 def test_a_video_shows_its_worst_frames_in_order_and_its_timeline(tmp_path):
     page = page_of(tmp_path, clip([LOW, LOW, LOW, HIGH, HIGH + 0.2, HIGH + 0.1, HIGH, LOW]))
     names = sorted(path.name for path in tmp_path.glob("*.jpg"))

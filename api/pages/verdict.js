@@ -7,6 +7,14 @@ import { ago, bytes, clock, duration, faceWords, HEADLINES, labelOf, moment, sen
 
 const MARGIN = 0.22; // shown around a face, of its size
 const MOST_FACES = 12;
+const SAME = { url: 'address', sha256: 'bytes', pixels: 'pixels' };
+const REMEMBERED = {
+  url: 'What this address led to was checked before; the address was not asked again',
+  sha256: 'This very file was checked before',
+  pixels: 'The very same pixels, in another file, were checked before',
+  exact: 'This was checked before',
+  near: 'A picture that differs in nothing that matters was checked before',
+};
 
 /** @param {any} scan */
 export const stateOf = (scan) => scan.outcome.verdict?.label ?? 'failed';
@@ -58,8 +66,7 @@ function judged(verdict, pictures) {
 function remembered(cache) {
   if (cache.kind === 'miss') return null;
   const when = cache.age_s === null ? '' : `, ${ago(cache.age_s)}`;
-  const what = cache.kind === 'exact' ? 'This very file was checked before' : 'A picture that differs in nothing that matters was checked before';
-  return el('p', { class: 'remembered' }, `${what}${when}.`);
+  return el('p', { class: 'remembered' }, `${REMEMBERED[cache.by ?? cache.kind]}${when}.`);
 }
 
 /** The picture with its switch, and the faces. @param {any} verdict @param {{marked: string | null, plain: string | null}} pictures */
@@ -152,7 +159,7 @@ function facts(verdict) {
     ['Label rule', `${thresholds.manipulated.toFixed(2)} or more: manipulated; ${thresholds.authentic.toFixed(2)} or less: authentic; between: inconclusive`],
     ['Time', Object.entries(verdict.timings_s).map(([stage, seconds]) => `${stage} ${duration(Number(seconds))}`).join(', ') || 'not measured'],
     verdict.region_threshold !== null && ['Whole picture', `looked at for inpainted parts, too; a part of ${verdict.region_threshold.toFixed(2)} or more counts`],
-    cache.kind !== 'miss' && ['Remembered', `${cache.kind} match${cache.distance === null ? '' : `, ${cache.distance} bits apart`}`],
+    cache.kind !== 'miss' && ['Remembered', `${cache.by ? `by its ${SAME[cache.by]}` : `${cache.kind} match`}${cache.distance === null ? '' : `, ${cache.distance} bits apart`}`],
   ];
   const list = rows.flatMap((row) => (row ? [el('dt', {}, row[0]), el('dd', {}, row[1])] : []));
   return el('details', {}, el('summary', {}, 'How this was judged'), el('dl', {}, ...list));

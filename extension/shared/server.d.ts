@@ -30,6 +30,7 @@ export interface Batch {
  *
  * `near` is provisional: it is the verdict on another picture, whose sha256 is `root`, of which this one is a
  * re-encoded copy. With `audit` these very bytes are to be scanned, too, when there is time.
+ * `by` tells what of an `exact` one was the same: the URL alone, which was not asked again, the bytes, or the pixels.
  */
 export interface CacheInfo {
   readonly kind: 'exact' | 'miss' | 'near';
@@ -37,6 +38,7 @@ export interface CacheInfo {
   readonly age_s: number | null;
   readonly root: string | null;
   readonly audit: boolean;
+  readonly by?: 'pixels' | 'sha256' | 'url' | null;
 }
 
 /** The shape of every refusal. */

@@ -123,7 +123,7 @@ function remembered(check, say, nowMs) {
   const cache = check.outcome?.verdict?.cache;
   if (!cache || cache.kind === 'miss') return '';
   const since = (cache.age_s ?? 0) + (nowMs - (check.endedMs ?? nowMs)) / 1000;
-  return say(`remembered_${cache.kind}`, [ago(since, say)]);
+  return say(`remembered_${cache.by ?? cache.kind}`, [ago(since, say)]);
 }
 
 /** @param {Verdict} verdict @param {Say} say */

@@ -130,6 +130,6 @@ def _verdict_of(result: Result) -> Verdict:
         frames=(),
         media=media,
         model=ModelInfo(result.model_id or "", "", ""),
-        cache=CacheInfo(kind="exact"),
+        cache=CacheInfo(kind="exact", by="sha256"),
         timings_s={},
     )

@@ -42,7 +42,7 @@ class _RememberedGist(msgspec.Struct, frozen=True, array_like=True):
     verdict: _Gist
 
 
-def gist_in(sha256: str, value: bytes, model_id: str, now: float) -> Known:
+def gist_in(sha256: str, value: bytes, model_id: str, now: float, _key: str) -> Known:
     """The gist of the verdict on these bytes by this model; raises ValueError when it is on something else, or none."""
     found = decoded(_GIST, value)
     gist = found.verdict

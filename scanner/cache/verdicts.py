@@ -21,7 +21,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
@@ -260,7 +260,7 @@ class VerdictCache:
         for key, first, second in zip(keys, answers[::2], answers[1::2], strict=True):
             try:
                 value = _value_of(key, first, second, oldest_s)
-                found.append(None if value is None else read(*value, model_id, now))
+                found.append(None if value is None else read(*value, model_id, now, key))
             except ValueError as error:  # msgspec's are some, too
                 log.warning("a corrupt entry at %s is a miss: %s", key, error)
                 corrupt[key[len(PREFIX)]] += 1
@@ -337,16 +337,17 @@ def _value_of(key: str, first: bytes | None, second: bytes | None, oldest_s: flo
     return None if second is None else (first[:64].decode("ascii", "replace"), second)
 
 
-def _verdict_in(sha256: str, value: bytes, model_id: str, now: float) -> Verdict:
+def _verdict_in(sha256: str, value: bytes, model_id: str, now: float, key: str) -> Verdict:
     """The verdict, if it is on the bytes and by the model that were asked for; raises ValueError if not."""
     found = decoded(_REMEMBERED, value)
     insist(found.verdict, sha256, model_id)
     age_s = max(0.0, now - found.stored_s)
-    return msgspec.structs.replace(found.verdict, cache=CacheInfo(kind="exact", age_s=age_s))
+    return msgspec.structs.replace(found.verdict, cache=CacheInfo(kind="exact", age_s=age_s, by=_BY[key[len(PREFIX)]]))
 
 
-_Reader = Callable[[str, bytes, str, float], T]
+_Reader = Callable[[str, bytes, str, float, str], T]  # sha256, value, model_id, now, key
 _Follow = Callable[[Sequence[str], Sequence[str]], Awaitable[Any]]
+_BY: Final[dict[str, Literal["url", "sha256", "pixels"]]] = {"u": "url", "v": "sha256", "p": "pixels"}
 _REMEMBERED = msgspec.msgpack.Decoder(_Remembered)
 _MODEL = msgspec.msgpack.Decoder(ModelInfo)
 _POINTER = msgspec.msgpack.Decoder(tuple[float, Validators])

@@ -46,6 +46,7 @@ COUNTED: Final = {
     "noface": "without a face",
     "failed": "could not be judged",
 }
+_SAME: Final = {"url": "address, which was not asked again", "sha256": "bytes", "pixels": "pixels"}
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -268,7 +269,8 @@ def _facts(verdict: Verdict) -> tuple[tuple[str, str], ...]:
     if cache.kind != "miss":
         age = "" if cache.age_s is None else f", {wording.clock(cache.age_s)} old"
         near = "" if cache.distance is None else f", {cache.distance} bits apart"
-        facts.append(("Remembered", f"{cache.kind} match{near}{age}"))
+        same = f"by its {_SAME[cache.by]}" if cache.by else f"{cache.kind} match"
+        facts.append(("Remembered", f"{same}{near}{age}"))
     return tuple(facts)
 
 

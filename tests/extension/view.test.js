@@ -44,7 +44,11 @@ for (const language of ['en', 'de']) {
 
 test('a remembered verdict says so, and since when', () => {
   const view = viewOf(check({ phase: 'ended', outcome: { verdict, failure: null } }), speaker('en'), 0);
-  assert.equal(view.remembered, 'This very file was already checked, 3 days ago.');
+  assert.equal(view.remembered, 'This was already checked, 3 days ago.');
+  for (const [by, words] of [['url', /address/], ['sha256', /very file/], ['pixels', /pixels/], [null, /^This was/]]) {
+    const outcome = { verdict: { ...verdict, cache: { ...verdict.cache, by } }, failure: null };
+    assert.match(viewOf(check({ phase: 'ended', outcome }), speaker('en'), 0).remembered, words);
+  }
   assert.equal(view.faces[0].words, 'manipulated, score 0.97 (tiny face)');
   assert.deepEqual(view.notes, ['Small.']);
 });
