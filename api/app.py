@@ -55,7 +55,7 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
     memory = connect(settings.cache_url) if settings.cache_url else redis
     line, kept = Line(memory, FOLLOW), Kept()
     changes = Changes(memory, TOLD_BY, kept.change)
-    ledger, cache = Ledger(redis, settings), VerdictCache(memory, settings, follow=line)
+    ledger, cache = Ledger(redis, settings, drawings=memory), VerdictCache(memory, settings, follow=line)
     metrics = Metrics(ledger, cache)
     door = Door(settings, Tokens(redis), Limiter(redis))
     edge = Edge(door, metrics)

@@ -129,6 +129,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Ed25519 key (PEM) that signs receipts; empty = `receipt.key` in the state folder, made on first use."""
     artifact_ttl_s: PositiveSeconds = 3_600.0
     """How long the report and the overlay of a scan are kept."""
+    max_artifact_bytes: Positive = 256_000_000
+    """Most that those of all scans take in Redis, and never over a quarter of its maxmemory; the oldest go first."""
     drain_s: PositiveSeconds = 20.0
     """Time that a stopping worker takes to end the scan that it runs, before it gives it back."""
     spool: str = ""

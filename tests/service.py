@@ -14,8 +14,8 @@ from api.app import connect, make_app
 from api.service import SERVICE, Service
 from api.tokens import Scope, Tokens
 from scanner.contract import ModelInfo, Outcome
+from scanner.service.drawings import Drawings
 from scanner.service.lease import Lease
-from scanner.service.ledger import ARTIFACT
 from scanner.settings import Settings
 
 MODEL = ModelInfo(model_id="test", backend="cpu", precision="fp32")
@@ -54,11 +54,17 @@ class Running:
         assert lease
         return lease
 
+    def draw(self, lease, **artifacts):
+        """Leave what was drawn, e.g. report_html=b"page"."""
+        settings, made = self.service.settings, {name.replace("_", "."): data for name, data in artifacts.items()}
+        with redis.Redis.from_url(settings.cache_url or settings.redis_url) as client:
+            assert Drawings(client, settings, model_id=MODEL.model_id).keep(lease.id, lease.fence, made)
+
     def finish(self, id_, verdict, source=URL, **artifacts):
         """Do all that a worker does: take the row, leave artifacts, write the outcome."""
         lease = self.begin(id_)
-        for name, data in artifacts.items():
-            lease.client.set(f"{ARTIFACT}{id_}:{name.replace('_', '.')}", data)
+        if artifacts:
+            self.draw(lease, **artifacts)
         assert lease.finish(Outcome(source=source, verdict=verdict), self.service.settings)
         lease.client.close()
 

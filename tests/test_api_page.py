@@ -19,7 +19,7 @@ from scanner import wording
 from scanner.contract import Failure, Label, Outcome
 from scanner.pipeline import STAGES
 from scanner.receipts import check, public_key
-from scanner.service.ledger import ARTIFACT, ROW
+from scanner.service.ledger import ROW
 from scanner.settings import Settings
 
 FORGED = verdicts.still(verdicts.scored(verdicts.HIGH, warnings=("turned away",)))
@@ -116,8 +116,7 @@ def test_a_url_is_watched_from_the_queue_to_its_verdict(page, served):
     lease.progress("score", None)
     expect(page.get_by_role("heading", name="Looking at faces")).to_be_visible()
     expect(page.locator("li[aria-current=step]")).to_have_text("Looking at faces")
-    for name, shade in (("overlay.jpg", 90), ("plain.jpg", 200)):
-        lease.client.set(f"{ARTIFACT}{lease.id}:{name}", picture(shade))
+    served.api.draw(lease, overlay_jpg=picture(90), plain_jpg=picture(200))
     lease.finish(Outcome(source="https://example.org/watched.jpg", verdict=FORGED), served.api.service.settings)
     expect(page.get_by_role("heading", name="Signs of manipulation")).to_be_focused()
     expect(page.get_by_text(FORGED.reason)).to_be_visible()

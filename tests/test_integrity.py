@@ -19,9 +19,9 @@ from test_recall import NEVER, ask, forged, portrait, scan
 from scanner.cache.recall import PROVISIONAL, Recall
 from scanner.cache.verdicts import VerdictCache
 from scanner.contract import Failure, Label, Outcome, ScanRequest
-from scanner.service.drawings import Drawings, Drawn
+from scanner.service.drawings import ARTIFACT, Drawings, Drawn
 from scanner.service.lease import Lease, accept
-from scanner.service.ledger import ARTIFACT, Ledger
+from scanner.service.ledger import Ledger
 from scanner.settings import Settings
 
 MODEL = verdicts.MODEL.model_id
@@ -57,21 +57,38 @@ def overtaken(client):
 # ---------------------------------------------------------------- results that come too late
 
 
-@pytest.mark.parametrize("order", ["late first", "late last"])
+@pytest.mark.parametrize("order", ["late first", "late between", "late last"])
 def test_a_late_workers_result_and_its_picture_lie_beside_nothing(client, redis_url, order):
     old, new = overtaken(client)
+    drawings = Drawings(client, Settings(), model_id=MODEL)
 
     def late():
-        return old.finish(Outcome(source=URL, verdict=LATE), Settings(), made={"report.html": b"another picture"})
+        drawings.keep(old.id, old.fence, {"report.html": b"another picture", "plain.jpg": b"another"})
+        return old.finish(Outcome(source=URL, verdict=LATE), Settings())
 
     if order == "late first":
         assert not late()
         assert row_of(redis_url, old.id)[1] is None
-    assert new.finish(Outcome(source=URL, verdict=RIGHT), Settings(), made={"report.html": b"this picture"})
+    assert drawings.keep(new.id, new.fence, {"report.html": b"this picture"})
+    assert order != "late between" or not late()
+    assert new.finish(Outcome(source=URL, verdict=RIGHT), Settings())
     assert not late(), "a replay of what was true once"
     row, report = row_of(redis_url, old.id)
     assert (row.outcome.verdict, report) == (RIGHT, b"this picture")
+    assert set(client.hkeys(f"{ARTIFACT}{old.id}")) == {b"fence", b"bytes", b"report.html"}
     assert not new.finish(Outcome(source=URL, verdict=LATE), Settings()), "nor twice by the right one"
+
+
+def test_a_late_workers_picture_is_not_shown_beside_an_outcome_without_one(client, redis_url):
+    old, new = overtaken(client)
+    drawings = Drawings(client, Settings(), model_id=MODEL)
+    assert drawings.keep(old.id, old.fence, {"report.html": b"another picture"})
+    assert new.finish(Outcome(source=URL, verdict=RIGHT), Settings())
+    assert row_of(redis_url, old.id)[1] is None
+    drawings.take_back(old.id, new.fence)
+    assert client.exists(f"{ARTIFACT}{old.id}"), "that one is another's"
+    drawings.take_back(old.id, old.fence)
+    assert list(client.scan_iter(f"{ARTIFACT}*")) == []
 
 
 def test_what_was_cancelled_gets_no_picture(client, redis_url):
@@ -83,25 +100,25 @@ def test_what_was_cancelled_gets_no_picture(client, redis_url):
             await Ledger(other).cancel(id_, tenant="t")
 
     asyncio.run(cancel())
-    assert not lease.finish(Outcome(source=URL, verdict=LATE), Settings(), made={"report.html": b"a picture"})
-    assert list(client.scan_iter(f"{ARTIFACT}*")) == []
+    assert Drawings(client, Settings(), model_id=MODEL).keep(id_, lease.fence, {"report.html": b"a picture"})
+    assert not lease.finish(Outcome(source=URL, verdict=LATE), Settings())
+    assert row_of(redis_url, id_)[1] is None
 
 
 def test_drawings_are_taken_from_another_scan_whole_and_for_a_while(client, redis_url):
     settings = Settings(artifact_ttl_s=60)
     drawings = Drawings(client, settings, model_id=MODEL)
     first, second = (accept(client, ScanRequest(source_url=f"{URL}?{n}", tenant="t"))[0] for n in range(2))
-    made = {"report.html": b"page", "overlay.jpg": b"drawn"}
-    outcome = Outcome(source=URL, verdict=RIGHT)
-    assert Lease.start(client, first, owner="w").finish(outcome, settings, made=made)
+    assert drawings.keep(first, 1, {"report.html": b"page", "overlay.jpg": b"drawn"})
     request = ScanRequest(source_url=URL, tenant="t")
     drawings.note(Drawn(first, "0" * 64), request)
     assert drawings.find(request) == Drawn(first, "0" * 64)
     assert drawings.find(ScanRequest(source_url=URL, tenant="other")) is None, "another tenant's URL is another"
-    assert Lease.start(client, second, owner="w").finish(outcome, settings, same_as=first)
-    assert client.get(f"{ARTIFACT}{second}:overlay.jpg") == b"drawn"
-    assert 0 < client.ttl(f"{ARTIFACT}{second}:report.html") <= 60
-    assert not client.exists(f"{ARTIFACT}{second}:plain.jpg"), "there was none"
+    assert drawings.copy(second, 3, of=first)
+    kept = {b"fence": b"3", b"bytes": b"9", b"report.html": b"page", b"overlay.jpg": b"drawn"}
+    assert client.hgetall(f"{ARTIFACT}{second}") == kept
+    assert 0 < client.ttl(f"{ARTIFACT}{second}") <= 60
+    assert not drawings.copy(second, 4, of="nothing")
 
 
 # ---------------------------------------------------------------- what a client sends

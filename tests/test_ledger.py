@@ -64,10 +64,12 @@ def test_other_tenants_see_nothing_and_do_nothing(url: str) -> None:
         assert await ledger.cancel(row.id, tenant="u") is None
         assert await ledger.wait(row.id, tenant="u", timeout_s=0.1) is None
         assert [event async for event in ledger.events(row.id, tenant="u")] == []
-        await ledger.redis.set(f"laescan:artifact:{row.id}:overlay.jpg", b"x")
+        assert (await ledger.get(row.id, tenant="t")) == row
+        await end(ledger, row)
+        await ledger.redis.hset(f"laescan:artifact:{row.id}", mapping={"fence": 1, "overlay.jpg": b"x"})
         assert await ledger.artifact(row.id, "overlay.jpg", tenant="u") is None
         assert await ledger.artifact(row.id, "overlay.jpg", tenant="t") == b"x"
-        assert (await ledger.get(row.id, tenant="t")) == row
+        assert not await ledger.forget(row.id, tenant="u")
 
     with_ledger(url, steps)
 

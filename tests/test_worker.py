@@ -70,7 +70,7 @@ def test_a_url_becomes_a_verdict_with_its_report_and_is_counted(crew, origin, wo
     assert (row.state, row.attempt, row.outcome.source) == ("done", 1, origin.url("/a.jpg"))
     assert row.outcome.verdict.media.format == "jpeg"
     for name, start in (("report.html", b"<!doctype html"), ("overlay.jpg", b"\xff\xd8"), ("plain.jpg", b"\xff\xd8")):
-        assert crew.redis.get(f"laescan:artifact:{row.id}:{name}").lower().startswith(start)
+        assert crew.redis.hget(f"laescan:artifact:{row.id}", name).lower().startswith(start)
     counted = until(lambda: telemetry.read(crew.redis.hgetall(telemetry.KEY)))
     assert {one.name for one in counted} == {
         telemetry.QUEUE_WAIT, telemetry.SERVICE, telemetry.STAGE, telemetry.OUTCOMES, telemetry.CACHE
@@ -337,7 +337,7 @@ def test_what_has_not_changed_is_not_fetched_again_and_still_has_its_report(crew
         kept = [crew.ask(lambda ledger, row=row: ledger.artifact(row.id, name, tenant="t")) for row in (first, second)]  # noqa: B023
         assert kept[0]
         assert kept[0] == kept[1]
-    crew.redis.delete(f"laescan:artifact:{first.id}:report.html", f"laescan:artifact:{second.id}:report.html")
+    crew.redis.delete(f"laescan:artifact:{first.id}", f"laescan:artifact:{second.id}")
     crew.ended(crew.scan(origin.url("/versions.jpg")))
     assert asked[2:] == [None], "there was nothing left to show, so it was fetched to be drawn"
     picture.update(etag=b'"two"', body=jpeg(80, 60))

@@ -62,7 +62,7 @@ class Horse:
         self._redis = redis.Redis.from_url(settings.redis_url)
         self._jobs = Jobs(self._redis)
         self._failures = Failures(memory)
-        self._drawings = Drawings(self._redis, settings, model_id=scanner.model.info.model_id)
+        self._drawings = Drawings.connect(settings, model_id=scanner.model.info.model_id)
 
     async def run(self, task: Task) -> bool:
         """Scan, then write what came of it; raises nothing that the scan can cause.
@@ -115,25 +115,36 @@ class Horse:
                 await self._failures.remember(outcome.failure, url=request.source_url, tenant=request.tenant)
 
     async def _finish(self, task: Task, lease: Lease, result: ScanResult, drawn: Drawn | None, begun: float) -> None:
-        """The outcome with its artifacts, all or none, then the accounts: in one thread, since each costs 0.1 ms."""
-        made = await asyncio.to_thread(artifacts_of, result) if result.frames else {}
-        verdict = result.outcome.verdict
-        sha256 = None if verdict is None else verdict.media.sha256
-        same_as = drawn.scan if drawn is not None and not made and drawn.sha256 == sha256 else ""
+        """What was drawn, the outcome, then the accounts: in one thread, since each costs 0.1 ms."""
+        await asyncio.to_thread(self._draw, task, result, drawn)
 
         def write() -> None:
-            if not lease.finish(result.outcome, self._settings, made=made, same_as=same_as):
+            if lease.finish(result.outcome, self._settings):
+                self._account(task, result.outcome, time.monotonic() - begun)
                 return
-            with contextlib.suppress(RedisError):  # the outcome stands; this only spares a download
-                if made and sha256 is not None:
-                    self._drawings.note(Drawn(lease.id, sha256), task.request)
-            self._account(task, result.outcome, time.monotonic() - begun)
+            with contextlib.suppress(RedisError):  # it is not shown, and ends within the hour
+                self._drawings.take_back(task.id, task.fence)
 
         for _ in range(_FINISH_TRIES):
             with contextlib.suppress(RedisError):
                 await asyncio.to_thread(write)
                 return
             await asyncio.sleep(_FINISH_PAUSE_S)
+
+    def _draw(self, task: Task, result: ScanResult, drawn: Drawn | None) -> None:
+        """Lay what was drawn where it is shown with the outcome; without room for it the outcome stands alone."""
+        made = artifacts_of(result) if result.frames else {}
+        verdict = result.outcome.verdict
+        sha256 = None if verdict is None else verdict.media.sha256
+        try:
+            if made and not self._drawings.keep(task.id, task.fence, made):
+                log.warning("scan %s: its report is not kept: it alone is over LAESCAN_MAX_ARTIFACT_BYTES", task.id)
+            elif made and sha256 is not None:
+                self._drawings.note(Drawn(task.id, sha256), task.request)
+            elif drawn is not None and drawn.sha256 == sha256:
+                self._drawings.copy(task.id, task.fence, of=drawn.scan)
+        except RedisError as error:
+            log.warning("scan %s: its report is not kept: %s", task.id, error)
 
     def _account(self, task: Task, outcome: Outcome, took_s: float) -> None:
         """Count it, and have scanned what a copy's verdict was inherited for; both may be lost with Redis."""

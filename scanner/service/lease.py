@@ -6,7 +6,6 @@ One reason: whoever is killed, stopped or cut off must not write any more, and c
 The API's half is `scanner.service.ledger`; the steps are in `ledger.lua`. Blocking, as rq is.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Self, cast
@@ -17,7 +16,7 @@ from redis.commands.core import Script
 
 from scanner.contract import Outcome, QueueName, ScanRequest
 from scanner.errors import Poisoned
-from scanner.service.ledger import ARTIFACTS, ROW, STEPS, acceptance, failure_outcome
+from scanner.service.ledger import ROW, STEPS, acceptance, failure_outcome
 from scanner.settings import Settings
 
 LEASE_MS: Final = 15_000
@@ -68,19 +67,10 @@ class Lease:
         shown = "" if percent is None else f"{percent:.0f}"
         return bool(_step(self.client, "progress", self.id, self.fence, stage, shown))
 
-    def finish(
-        self, outcome: Outcome, settings: Settings, *, made: Mapping[str, bytes] | None = None, same_as: str = ""
-    ) -> bool:
-        """Write the outcome: the one terminal state of this scan.
-
-        What was `made` of it goes beside it in the same step, for a shorter time, since a report is a hundred times as
-        large; or what lies beside another scan, `same_as`.
-        """
-        artifacts: Mapping[str, bytes] = dict.fromkeys(ARTIFACTS, b"") if same_as else made or {}
-        drawn = [word for pair in artifacts.items() for word in pair]
+    def finish(self, outcome: Outcome, settings: Settings) -> bool:
+        """Write the outcome: the one terminal state of this scan."""
         state, ttl_s = "done" if outcome.verdict else "failed", int(settings.outcome_ttl_s)
-        what = (state, msgspec.json.encode(outcome), ttl_s, same_as, int(settings.artifact_ttl_s), *drawn)
-        return bool(_step(self.client, "finish", self.id, self.fence, *what))
+        return bool(_step(self.client, "finish", self.id, self.fence, state, msgspec.json.encode(outcome), ttl_s))
 
     def give_back(self, *, strike: bool, delay_s: float = 0.0) -> QueueName | None:
         """Put it back into its place; `strike` counts this attempt.

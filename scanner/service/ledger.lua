@@ -12,13 +12,11 @@
 -- laescan:idempotent:DIGEST   "id digest-of-the-request"
 -- laescan:tally           counters: accepted joined done failed cancelled poisoned requeued
 -- laescan:since           ms of the first scan that was accepted since this Redis was empty
--- laescan:artifact:ID:NAME   what was drawn of it, kept for a shorter time
 -- laescan:changes         channel: ids of rows that changed
 --
 -- Clocks of machines differ and jump: time is Redis's, everywhere.
 
 local ROW, QUEUED, LEASES, DUE = 'laescan:scan:', 'laescan:queued:', 'laescan:leases', 'laescan:due'
-local ARTIFACT = 'laescan:artifact:'
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -34,6 +32,10 @@ local function set(id, ...) redis.call('HSET', ROW .. id, ...) end
 local function tell(id) redis.call('PUBLISH', 'laescan:changes', id) end
 
 local function count(what) redis.call('HINCRBY', 'laescan:tally', what, 1) end
+
+-- A Redis without memory left refuses a script's first write if that one may need some, and none that follows. What was
+-- accepted goes on in it, and ends: the steps for that begin with a write that needs none.
+local function go_on() redis.call('DEL', 'laescan:nothing') end
 
 local function open(state) return state == 'queued' or state == 'running' end
 
@@ -100,17 +102,18 @@ function step.cancel(id, tenant, outcome, ttl_s)
   local found = get(id, 'tenant', 'state')
   if found[1] ~= tenant then return -1 end
   if not open(found[2]) then return 0 end
+  go_on()
   redis.call('HINCRBY', ROW .. id, 'fence', 1)
   finish(id, 'cancelled', outcome, ttl_s)
   return 1
 end
 
--- 1 = forgotten with the keys that belong to it, 0 = it has not ended, -1 = no such scan
-function step.forget(id, tenant, ...)
+-- 1 = forgotten, 0 = it has not ended, -1 = no such scan
+function step.forget(id, tenant)
   local found = get(id, 'tenant', 'state')
   if found[1] ~= tenant then return -1 end
   if open(found[2]) then return 0 end
-  redis.call('DEL', ROW .. id, ...)
+  redis.call('DEL', ROW .. id)
   return 1
 end
 
@@ -130,6 +133,7 @@ end
 -- 1, or 0 when the lease is not ours any more: the same for the three that follow
 function step.renew(id, fence, lease_ms)
   if not mine(id, fence) then return 0 end
+  go_on()
   redis.call('ZADD', LEASES, ms(now_ms() + lease_ms), id)
   return 1
 end
@@ -141,19 +145,9 @@ function step.progress(id, fence, stage, percent)
   return 1
 end
 
--- The outcome and what was drawn of it, together, so that no late worker's picture lies beside another's verdict:
--- names and data, or names alone, to be copied from another scan.
-function step.finish(id, fence, state, outcome, ttl_s, from, life_s, ...)
+-- The fence stays in the row: what was drawn of another attempt is not shown beside this one's outcome.
+function step.finish(id, fence, state, outcome, ttl_s)
   if not mine(id, fence) then return 0 end
-  local drawn = {...}
-  for i = 1, #drawn, 2 do
-    local place = ARTIFACT .. id .. ':' .. drawn[i]
-    if from == '' then
-      redis.call('SET', place, drawn[i + 1], 'EX', life_s)
-    elseif redis.call('COPY', ARTIFACT .. from .. ':' .. drawn[i], place, 'REPLACE') == 1 then
-      redis.call('EXPIRE', place, life_s)
-    end
-  end
   finish(id, state, outcome, ttl_s)
   return 1
 end
@@ -161,6 +155,7 @@ end
 -- Back into its place in the queue: the queue's name, 'later' when it is delayed, '' when the row is not ours.
 function step.give_back(id, fence, strike, delay_ms)
   if not mine(id, fence) then return '' end
+  go_on()
   if strike == '0' then redis.call('HINCRBY', ROW .. id, 'attempt', -1) end
   redis.call('HINCRBY', ROW .. id, 'fence', 1)
   redis.call('ZREM', LEASES, id)
@@ -186,6 +181,7 @@ end
 -- {id, fence, ...} of running rows whose lease ended; their fence moves, so that only the caller may write them now
 function step.take_expired(limit, lease_ms)
   local out = {}
+  go_on()
   shorten(lease_ms)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', ms(now_ms()), 'LIMIT', 0, limit)) do
     if get(id, 'state')[1] == 'running' then

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from scanner.contract import Failure, Outcome, QueueName, ScanRequest, ScanRow, ScanState
 from scanner.errors import Cancelled, KeyReused, ScanError
+from scanner.service import drawings
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,6 @@ QUEUED: Final = "laescan:queued:"
 LEASES: Final = "laescan:leases"
 TALLY: Final = "laescan:tally"
 CHANGES: Final = "laescan:changes"
-ARTIFACT: Final = "laescan:artifact:"
-ARTIFACTS: Final = ("report.html", "overlay.jpg", "plain.jpg")
-"""What a worker may leave beside an outcome (`scanner.report.artifacts`)."""
 SINCE: Final = "laescan:since"
 IDEMPOTENCY_TTL_S: Final = 86_400
 """How long an idempotency key stands for its request."""
@@ -59,11 +57,19 @@ class Accepted(msgspec.Struct, frozen=True):
 class Ledger:
     """Rows in Redis, seen from the API; one for each process, on a client that answers bytes (the default).
 
+    `drawings`: the Redis with what was drawn of scans, where that is another one.
     Every method may raise redis.exceptions.RedisError: nothing is promised that is not written.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        settings: Settings | None = None,
+        *,
+        drawings: redis.asyncio.Redis | None = None,
+    ) -> None:
         self.redis = client
+        self._drawings = drawings or client
         self._settings = settings or Settings()
         self._step = client.register_script(STEPS)
         self._changes = _Changes(client)
@@ -159,9 +165,12 @@ class Ledger:
         return await self.get(id, tenant=tenant)
 
     async def forget(self, id: str, *, tenant: str) -> bool:  # noqa: A002
-        """Drop an ended scan and its artifacts; False when there is none, or it has not ended."""
-        artifacts = [f"{ARTIFACT}{id}:{name}" for name in ARTIFACTS]
-        return bool(await self._step(args=["forget", id, tenant, *artifacts]) == 1)
+        """Drop an ended scan and what was drawn of it; False when there is none, or it has not ended."""
+        row = await self.get(id, tenant=tenant)
+        if row is None or not row.is_terminal:
+            return False
+        await drawings.forget(self._drawings, id)  # first: what is acknowledged was done
+        return bool(await self._step(args=["forget", id, tenant]) == 1)
 
     async def since(self) -> float | None:
         """When the first scan was accepted after this Redis was empty, in seconds since 1970; None: none was."""
@@ -185,12 +194,13 @@ class Ledger:
         return {name.decode(): int(count) for name, count in found[0].items()}
 
     async def artifact(self, id: str, name: str, *, tenant: str) -> bytes | None:  # noqa: A002
-        """What the worker left beside the outcome: `report.html` or `overlay.jpg`."""
+        """What was drawn of it (`scanner.report.artifacts`) by who wrote its outcome; None when there is none."""
         async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.hget(ROW + id, "tenant")
-            pipe.get(f"{ARTIFACT}{id}:{name}")
-            owner, data = await pipe.execute()
-        return data if owner is not None and owner.decode() == tenant else None
+            pipe.hmget(ROW + id, "tenant", "fence", "outcome")
+            ((owner, fence, outcome),) = await pipe.execute()
+        if outcome is None or owner is None or owner.decode() != tenant:
+            return None
+        return await drawings.read(self._drawings, id, fence, name)
 
     async def _read(self, ids: Sequence[str]) -> list[ScanRow | None]:
         """Rows in the order of `ids`, with their places in the queue."""
