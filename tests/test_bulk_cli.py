@@ -44,6 +44,17 @@ def test_usage_errors_exit_with_2(arguments, tmp_path):
         main(["bulk", "list.txt", *out, *arguments])
 
 
+UNHEARD = ["--per-host=8", "--rate=0", "--retries=0", "--max-wait=600", "--contact=me@x.test", "--frames=4"]
+
+
+@pytest.mark.parametrize("option", [*UNHEARD, "--respect-noai", "--no-hash"])
+def test_what_a_service_is_not_told_is_refused_and_not_swallowed(option, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("https://a.example/1.jpg\n")
+    code, words = told(capsys, tmp_path / "list.txt", "-o", tmp_path / "o.csv", "--api", "http://127.0.0.1:1", option)
+    assert (code, words.startswith(f"laescan: {option.partition('=')[0]}: the service of --api")) == (2, True)
+    assert not (tmp_path / "o.csv").exists()
+
+
 def test_finished_list_loads_nothing_that_scans(tmp_path):
     with Site({"1.jpg": picture(1)}) as site:
         scan_list(tmp_path, [site.url("1.jpg"), "nothing.jpg"])

@@ -1,6 +1,7 @@
 """Pieces of a list on workers: as a function, and over a real Redis by processes that are killed."""
 
 import asyncio
+import io
 import multiprocessing
 import os
 import signal
@@ -11,10 +12,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import redis
 from bulk_site import NETWORK, Site, picture
 from engines import ForkedEngine
+from PIL import Image
 from redis_server import redis_in, start_redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -26,7 +29,7 @@ from scanner.bulk.plan import ElsewhereError, Plan
 from scanner.bulk.polite import Patience, Policy
 from scanner.bulk.queued import QueueDispatch
 from scanner.bulk.run import run
-from scanner.bulk.shard_worker import ShardWorker, _engine
+from scanner.bulk.shard_worker import ShardWorker, _engine, scan
 from scanner.bulk.shards import Answer, Shard, rows_key, scan_shard
 from scanner.engine.client import EngineClient
 from scanner.service import jobs
@@ -131,6 +134,26 @@ def test_a_worker_is_on_the_roll_while_it_scans_however_long_that_takes(site, tm
         worker.execute_job(job, None)
         (answer,) = client.lrange(rows_key("r"), 0, -1)
         assert msgspec.msgpack.decode(answer, type=Answer).result.code is None
+
+
+def test_a_worker_scores_as_many_frames_as_who_holds_the_list_asks_for(tmp_path):
+    rng, sink = np.random.default_rng(1), io.BytesIO()
+    pictures = [Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)) for _ in range(8)]
+    pictures[0].save(sink, "GIF", save_all=True, append_images=pictures[1:], duration=500)
+    with (
+        Site({"8.gif": sink.getvalue()}) as site,
+        redis_in(tmp_path / "redis") as url,
+        redis.Redis.from_url(url) as client,
+    ):
+        settings = msgspec.structs.replace(Settings(**QUICK), max_frames=3)
+        ways = {"policy": Policy(), "patience": Patience(), "with_hash": False, "unlimited": bool, "judged_by": str}
+        queue = QueueDispatch(None, client, None, settings, **ways)
+        queue._put([Item(Entry(1, site.url("8.gif")), b"key")])
+        (key,) = client.scan_iter("laescan:bulk:*:shard:*")
+        worker = Settings(**QUICK, redis_url=url)
+        asyncio.run(scan(client, key.decode(), worker, Glimpse(), beat=lambda: None))
+        (answer,) = client.lrange(rows_key(queue._run), 0, -1)
+        assert msgspec.msgpack.decode(answer, type=Answer).result.frames == 3
 
 
 def test_the_rows_of_a_dead_worker_go_out_again_though_other_lists_wait(tmp_path, monkeypatch):

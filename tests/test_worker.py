@@ -317,6 +317,30 @@ def test_a_lease_from_before_the_clock_was_set_back_ends_as_soon_as_any(crew) ->
     crew.redis.flushall()
 
 
+def test_a_host_that_asks_for_quiet_is_asked_no_more_for_bulk_until_then(crew, origin, worker) -> None:
+    asked = []
+
+    async def answer(writer, _headers):
+        asked.append(writer)
+        writer.write(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n")
+
+    origin.routes["/busy.jpg"] = answer
+    assert crew.ended(crew.scan(origin.url("/busy.jpg"), queue="bulk")).outcome.failure.code == "rate_limited"
+    (told,) = until(lambda: crew.redis.keys("laescan:quiet:*"))
+    held = crew.scan(origin.url("/a.jpg"), queue="bulk")
+    until(lambda: crew.redis.zscore("laescan:due", held))
+    assert (crew.row(held).state, crew.row(held).attempt) == ("queued", 0)
+    assert crew.ended(crew.scan(origin.url("/a.jpg?now"))).outcome.verdict  # who waits at a page is one request
+    crew.redis.delete(told)
+    crew.redis.zadd("laescan:due", {held: 1}, xx=True)  # as if the minute were over; a reconciler finds it
+    for id_, queue in take_due(crew.redis, most=10):
+        jobs.Jobs(crew.redis).put([id_], queue)
+    assert crew.ended(held).outcome.verdict
+    crew.redis.set(told, b"", px=86_400_000)
+    assert "not asked" in crew.ended(crew.scan(origin.url("/busy.jpg?2"), queue="bulk")).outcome.failure.message
+    assert len(asked) == 1
+
+
 def test_what_has_not_changed_is_not_fetched_again_and_still_has_its_report(crew, origin, worker) -> None:
     picture, asked = {"etag": b'"one"', "body": jpeg(64, 48)}, []
 

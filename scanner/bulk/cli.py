@@ -47,6 +47,8 @@ politeness:
   Each host gets at most --per-host connections and --rate requests a second, and less when it says so (429, 503,
   Retry-After). What fails is tried again later. A host that fails again and again is left alone. Addresses in
   LAESCAN_ALLOW_NETWORKS are your own and have no rate.
+  With --api the service fetches in its own way: it has no rate per host, and what says 429, or 503 with Retry-After,
+  fails; its Retry-After (10 minutes at most) holds back the host's other rows. These options are refused then.
 
 exit codes:
   0    every row was judged
@@ -101,14 +103,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     model = again.add_mutually_exclusive_group()
     model.add_argument("--keep", action="store_true", help="keep rows of another model beside new ones")
     model.add_argument("--rescan", action="store_true", help="forget what is known and scan everything")
-    polite = bulk.add_argument_group("politeness")
-    polite.add_argument("--per-host", type=_positive, default=8, metavar="N", help="connections (default: 8)")
+    polite = bulk.add_argument_group("politeness", "not with --api, nor are --frames and --no-hash")
+    polite.add_argument("--per-host", type=_positive, metavar="N", help="connections (default: 8)")
+    polite.add_argument("--rate", type=_rate, metavar="R", help="requests a second to one host, 0 = any (default: 25)")
+    polite.add_argument("--retries", type=_natural, metavar="N", help="of what may pass (default: 3)")
     polite.add_argument(
-        "--rate", type=_rate, default=25.0, metavar="R", help="requests a second to one host, 0 = any (default: 25)"
-    )
-    polite.add_argument("--retries", type=_natural, default=3, metavar="N", help="of what may pass (default: 3)")
-    polite.add_argument(
-        "--max-wait", type=_rate, default=600.0, metavar="S", help="longest wait that a host may ask for (default: 600)"
+        "--max-wait", type=_rate, metavar="S", help="longest wait that a host may ask for (default: 600)"
     )
     polite.add_argument("--respect-noai", action="store_true", help="leave out what X-Robots-Tag: noai marks")
     polite.add_argument("--contact", metavar="WORDS", help="mail or page, told to every server (User-Agent)")
@@ -183,6 +183,7 @@ def run_command(given: argparse.Namespace) -> int:
     from scanner.bulk.plan import ElsewhereError, ready
     from scanner.bulk.rows import OutputError
 
+    _refuse_unheard(given)
     settings, plan = _settings(given), _plan(given)
     start_logging("error" if given.quiet else "warning")
     form = "quiet" if given.quiet else "json" if given.json_progress else "bar"
@@ -237,6 +238,16 @@ def _settings(given: argparse.Namespace) -> Settings:
     return msgspec.structs.replace(settings, user_agent=agent, respect_noai=noai)
 
 
+def _refuse_unheard(given: argparse.Namespace) -> None:
+    """A service fetches and scans in its own way: what it is not told must not be promised. Raises SettingsError."""
+    ours = ("per_host", "rate", "retries", "max_wait", "respect_noai", "contact", "frames", "no_hash")
+    values = vars(given)
+    unheard = [f"--{name.replace('_', '-')}" for name in ours if values[name] is not None and values[name] is not False]
+    if given.api is not None and unheard:
+        msg = f"{', '.join(unheard)}: the service of --api fetches and scans by its own settings; leave this out"
+        raise SettingsError(msg)
+
+
 def _plan(given: argparse.Namespace) -> "Plan":
     from scanner.bulk.plan import Plan
     from scanner.bulk.polite import Patience, Policy
@@ -253,8 +264,11 @@ def _plan(given: argparse.Namespace) -> "Plan":
         out=given.out,
         column=given.column,
         form=given.format,
-        policy=Policy(per_host=given.per_host, per_host_rate=given.rate),
-        patience=Patience(retries=given.retries, longest_wait_s=given.max_wait),
+        policy=Policy(per_host=given.per_host or 8, per_host_rate=25.0 if given.rate is None else given.rate),
+        patience=Patience(
+            retries=3 if given.retries is None else given.retries,
+            longest_wait_s=600.0 if given.max_wait is None else given.max_wait,
+        ),
         with_hash=not given.no_hash,
         report=given.report,
         retry_failed=codes,

@@ -180,6 +180,7 @@ class QueueDispatch:
             with_hash=self._with_hash,
             respect_noai=self._settings.respect_noai,
             user_agent=self._settings.user_agent,
+            max_frames=self._settings.max_frames,
         )
         hosts = {host for item in items if (host := host_of(item.entry.source)) and self._is_limited(host)}
         self._redis.set(shard.key, msgspec.msgpack.encode(shard), ex=_PAYLOAD_TTL_S)

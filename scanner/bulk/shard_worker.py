@@ -99,7 +99,9 @@ async def scan(
     if not isinstance(found, bytes):
         return
     shard = msgspec.msgpack.decode(found, type=Shard)
-    settings = msgspec.structs.replace(settings, respect_noai=shard.respect_noai, user_agent=shard.user_agent)
+    settings = msgspec.structs.replace(
+        settings, respect_noai=shard.respect_noai, user_agent=shard.user_agent, max_frames=shard.max_frames
+    )
     url = settings.cache_url or settings.redis_url
     async with redis.asyncio.Redis.from_url(url) as memory, _beating(client, key, beat) as is_ours:
         sources = {entry.row: key_of(entry.source) for entry in shard.entries}

@@ -141,6 +141,7 @@ class Shard(msgspec.Struct, frozen=True):
     with_hash: bool
     respect_noai: bool
     user_agent: str
+    max_frames: int = Settings().max_frames
 
     @property
     def key(self) -> str:

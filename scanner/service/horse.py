@@ -34,7 +34,7 @@ from scanner.folders import spool_folder
 from scanner.logs import start_logging
 from scanner.pipeline import Progress, Scanner, ScanResult
 from scanner.report.artifacts import artifacts_of
-from scanner.service import telemetry
+from scanner.service import quiet, telemetry
 from scanner.service.drawings import Drawings, Drawn
 from scanner.service.flight import SingleFlight
 from scanner.service.jobs import Jobs
@@ -155,6 +155,7 @@ class Horse:
                 telemetry.observe(pipe, telemetry.QUEUE_WAIT, task.waited_s, queue=request.queue)
                 telemetry.observe(pipe, telemetry.SERVICE, took_s, queue=request.queue)
                 telemetry.count(pipe, telemetry.OUTCOMES, code=_code(outcome))
+                quiet.hear(pipe, request, outcome)
                 if verdict is not None:
                     telemetry.count(pipe, telemetry.CACHE, kind=verdict.cache.kind)
                     for stage, seconds in verdict.timings_s.items() if verdict.cache.kind == "miss" else ():

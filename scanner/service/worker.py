@@ -32,12 +32,12 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 from rq.worker_registration import register
 
-from scanner.contract import QueueName
-from scanner.errors import TimedOut
+from scanner.contract import QueueName, ScanRequest
+from scanner.errors import RateLimited, TimedOut
 from scanner.folders import sweep_scratch, sweep_spool
 from scanner.logs import start_logging
-from scanner.service import jobs
-from scanner.service.lease import Lease
+from scanner.service import jobs, quiet
+from scanner.service.lease import LONGEST_DELAY_MS, Lease
 from scanner.service.ledger import QUEUES, ROW, TALLY, failure_outcome
 from scanner.service.reconciler import Reconciler
 from scanner.service.stable import DONE, HorseDiedError, Stable, Task
@@ -146,6 +146,8 @@ class Worker(SimpleWorker):
             if not self._redis.exists(ROW + scan_id):
                 self._redis.hincrby(TALLY, "orphan_jobs", 1)
             return
+        if self._is_put_off(lease, lease.request):
+            return
         task = Task(scan_id, lease.fence, lease.attempt, lease.waited_s, lease.request)
         try:
             self._stable.begin(task)
@@ -158,6 +160,17 @@ class Worker(SimpleWorker):
             log.warning("scan %s: given back, this worker stops", scan_id)
             self._put(scan_id, lease.give_back(strike=False))
             raise
+
+    def _is_put_off(self, lease: Lease, request: ScanRequest) -> bool:
+        """Whether a scan was put off, or ended, because its host asked to be left alone."""
+        try:
+            wait_s = quiet.wait_s(self._redis, request)
+        except RateLimited as error:
+            lease.finish(failure_outcome(request.source, error), self._settings)
+            return True
+        if wait_s:
+            lease.give_back(strike=False, delay_s=min(wait_s, LONGEST_DELAY_MS / 1000))
+        return wait_s > 0
 
     def _await_end(self, lease: Lease, source: str) -> None:
         """Hold the lease until the horse is done; kill it when the scan was cancelled or takes too long."""
