@@ -86,6 +86,24 @@ async def show(request: web.Request) -> web.Response:
     return answer(await _batch(service, id_, await _known(request)))
 
 
+async def remove(request: web.Request) -> web.Response:
+    """DELETE /v1/batches/{id}: end what waits or runs of it, then forget the list."""
+    service, id_ = request.app[SERVICE], request.match_info["id"]
+    header = await _known(request)
+    for start in range(0, header.count, ACCEPTED_AT_ONCE):
+        members = await _members(service, id_, start, ACCEPTED_AT_ONCE)
+        rows = await service.ledger.get_many([member.scan for member in members], tenant=header.tenant)
+        await service.ledger.cancel_many([row for row in rows if row is not None and _is_for_lists_only(row)])
+    batch = await _batch(service, id_, header)
+    await service.redis.delete(PREFIX + id_, f"{PREFIX}{id_}:members")
+    return answer(batch)
+
+
+def _is_for_lists_only(row: ScanRow) -> bool:
+    """Whether it has not ended, and nobody asked for it but lists: what a person waits for goes on."""
+    return not row.is_terminal and row.queue == "bulk"
+
+
 async def results(request: web.Request) -> web.StreamResponse:
     """GET /v1/batches/{id}/results: NDJSON, one row per URL; those that have not ended come with their state."""
     service, tenant = request.app[SERVICE], request[caller_key].tenant

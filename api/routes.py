@@ -150,6 +150,17 @@ ENDPOINTS: Final = (
         about="How far a batch is.",
     ),
     Endpoint(
+        "DELETE",
+        "/v1/batches/{id}",
+        batches.remove,
+        {200: messages.Batch},
+        BULK,
+        refusals=("not_found",),
+        about="Cancel what waits or runs of a batch, and forget its list of URLs.\n\nThe answer counts its scans a "
+        "last time. What another list shares is cancelled for it, too; what somebody submitted singly meanwhile goes "
+        "on. Outcomes that are there stay under their scans' ids as long as any.",
+    ),
+    Endpoint(
         "GET",
         "/v1/batches/{id}/results",
         batches.results,

@@ -385,6 +385,31 @@ def test_a_batch_that_redis_cut_short_and_that_is_sent_again_has_each_row_at_its
     serve(test)
 
 
+def test_a_batch_that_is_deleted_ends_what_it_alone_asked_for_and_is_forgotten(serve, monkeypatch):
+    monkeypatch.setattr(batches, "ACCEPTED_AT_ONCE", 4)
+
+    async def test(api):
+        urls = [f"https://example.org/{n}.jpg" for n in range(10)]
+        _, batch, headers = await api.ask("POST", "/v1/batches", json={"urls": urls})
+        rows = [msgspec.json.decode(line) for line in (await api.ask("GET", batch["results"]))[1].splitlines()]
+        api.finish(rows[0]["scan"], FORGED)
+        running = api.begin(rows[1]["scan"])
+        assert await api.submit(urls[2]) == rows[2]["scan"], "somebody waits for this one"
+        other = await api.token("bulk", tenant="other")
+        assert (await api.ask("DELETE", headers["Location"], headers=other))[0] == 404
+        status, last, _ = await api.ask("DELETE", headers["Location"])
+        assert (status, last["states"]) == (200, {"done": 1, "cancelled": 8, "queued": 1})
+        assert not running.progress("fetch", None), "its worker may write no more"
+        running.client.close()
+        assert (await api.service.ledger.depths()) == {"interactive": 1, "bulk": 0, "running": 0}
+        for method, path in (("GET", headers["Location"]), ("GET", batch["results"]), ("DELETE", headers["Location"])):
+            assert (await api.ask(method, path))[0] == 404
+        assert await api.service.redis.keys("laescan:batch:*") == []
+        assert (await api.ask("GET", f"/v1/scans/{rows[0]['scan']}"))[1]["state"] == "done"
+
+    serve(test)
+
+
 def test_a_key_that_was_forgotten_before_its_batch_names_no_other_list(serve):
     async def test(api):
         headers = {"Idempotency-Key": "list-9"}

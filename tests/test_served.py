@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
+import re
+import signal
 import threading
 import time
 
@@ -102,6 +105,27 @@ def test_killed_it_finds_what_the_service_has_done_meanwhile(redis_url, tmp_path
     before = len(redis.Redis.from_url(redis_url).keys("laescan:batch:*:members"))
     summary, batches = asyncio.run(asyncio.wait_for(test(), 90))
     assert (summary.rows, summary.finished, batches - before) == (30, True, 1)
+
+
+def test_interrupted_it_tells_how_to_cancel_what_is_out(redis_url, tmp_path, caplog):
+    lines = [f"https://example.org/interrupted/{n}.jpg" for n in range(30)]
+
+    async def test():
+        async with serving(Settings(redis_url=redis_url)) as api:
+            started = asyncio.create_task(run(plan(tmp_path, lines, api.url), Settings()))
+            while "results status=200" not in caplog.text:  # noqa: ASYNC110 - then it is out, and its rows are asked for
+                await asyncio.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGINT)
+            summary = await started
+            (path,) = re.findall(r"DELETE (/v1/batches/\w+) cancels", caplog.text)
+            before = (await api.service.ledger.depths())["bulk"]
+            status, _, _ = await api.ask("DELETE", path)
+            return summary.finished, status, before, (await api.service.ledger.depths())["bulk"]
+
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    with caplog.at_level("DEBUG"):
+        assert asyncio.run(asyncio.wait_for(test(), 90)) == (False, 200, 30, 0)
 
 
 def test_a_service_that_changed_its_model_is_told_of(redis_url, tmp_path):

@@ -78,6 +78,14 @@ class ServiceDispatch:
 
     def stop(self) -> None:
         """Submit no more; what is out the service ends, and the next run finds it there."""
+        if self._out and not self._stopping:
+            paths = ", ".join(f"/v1/batches/{batch.id}" for batch in self._out)
+            log.warning(
+                "%s goes on with %d rows; the same command takes them back, DELETE %s cancels them",
+                self._service.url,
+                self.in_flight,
+                paths,
+            )
         self._stopping = True
 
     async def run(self) -> None:

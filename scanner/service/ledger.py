@@ -160,9 +160,18 @@ class Ledger:
         row = await self.get(id, tenant=tenant)
         if row is None:
             return None
-        outcome = failure_outcome(row.source, Cancelled("it was cancelled; submit it again to have it scanned"))
-        await self._step(args=["cancel", id, tenant, msgspec.json.encode(outcome), int(self._settings.outcome_ttl_s)])
+        await self.cancel_many([row])
         return await self.get(id, tenant=tenant)
+
+    async def cancel_many(self, rows: Sequence[ScanRow]) -> None:
+        """End those of these that are queued or running, in one round trip."""
+        error = Cancelled("it was cancelled; submit it again to have it scanned")
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for row in rows:
+                outcome = msgspec.json.encode(failure_outcome(row.source, error))
+                what = (row.id, row.tenant, outcome, int(self._settings.outcome_ttl_s))
+                await self._step(args=["cancel", *what], client=pipe)
+            await pipe.execute()
 
     async def forget(self, id: str, *, tenant: str) -> bool:  # noqa: A002
         """Drop an ended scan and what was drawn of it; False when there is none, or it has not ended."""
