@@ -438,7 +438,13 @@ def test_leaving_with_something_unsaved_asks_first(browser, address):
 
 # ---------------------------------------------------------------- for everyone
 
-WINDOWS = {"desktop": (1280, 760), "small": (1024, 600), "phone": (360, 640), "phone across": (740, 360)}
+WINDOWS = {
+    "desktop": (1280, 760),
+    "small": (1024, 600),
+    "phone": (360, 640),
+    "phone across": (740, 360),
+    "least phone": (320, 640),
+}
 
 CONTRAST = """() => {
   const parse = (c) => { const v = c.match(/[\\d.]+/g).map(Number); return [v[0], v[1], v[2], v[3] ?? 1] };

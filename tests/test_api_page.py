@@ -263,7 +263,9 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, served, sch
         ):
             page.goto(path)
             expect(page.locator(shown).first).to_be_visible()
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+            for width in (360, 320):
+                page.set_viewport_size({"width": width, "height": 844})
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
 
 
 def test_where_a_token_is_needed_the_page_asks_for_it_once(browser, redis_url, tmp_path):
