@@ -43,6 +43,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of everything that a caller sends."""
 
 
+class SubmitQuery(Asked, frozen=True):
+    """What an upload, whose form holds the file only, says beside it."""
+
+    rescan: Annotated[bool, Meta(description="Have it scanned even when a verdict is remembered.")] = False
+
+
 class SubmitScan(Asked, frozen=True):
     """Have one URL judged. `rescan` asks for a new scan even when a verdict is remembered."""
 

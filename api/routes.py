@@ -54,6 +54,7 @@ ENDPOINTS: Final = (
         "submit",
         body=messages.SubmitScan,
         form=messages.Upload,
+        query=messages.SubmitQuery,
         idempotent=True,
         refusals=(*_TAKES, "bad_source", "empty", "too_large", "unsupported_media", "queue_full"),
         about="Have a picture or video judged.\n\nBy URL (JSON) or as an upload (multipart). 200: remembered, with the "

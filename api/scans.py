@@ -22,7 +22,7 @@ from yarl import URL
 from api.access import caller_key
 from api.bodies import SUBMIT_BYTES, answer, open_stream, read_json, read_query
 from api.errors import BadRequest, NotFound, QueueFull
-from api.messages import OverlayQuery, Scan, SubmitScan, WaitQuery
+from api.messages import OverlayQuery, Scan, SubmitQuery, SubmitScan, WaitQuery
 from api.service import SERVICE, Service
 from api.uploads import receive
 from scanner.cache.failures import KnownFailure
@@ -50,10 +50,12 @@ REPORT_HEADERS: Final = {  # the page says the same in a <meta>; here it holds e
 
 async def submit(request: web.Request) -> web.Response:
     """POST /v1/scans."""
+    rescan = read_query(request, SubmitQuery).rescan
     if request.content_type == "multipart/form-data":
-        return await _submit_upload(request)
+        return await _submit_upload(request, rescan=rescan)
     service, tenant = request.app[SERVICE], request[caller_key].tenant
     asked = await read_json(request, SubmitScan, limit_bytes=SUBMIT_BYTES)
+    asked = msgspec.structs.replace(asked, rescan=asked.rescan or rescan)
     url = clean_url(asked.url, service.settings)
     key = await claim_key(request, msgspec.json.encode(asked))
     if not asked.rescan and not await _is_repeated(service, key, tenant):
@@ -65,13 +67,13 @@ async def submit(request: web.Request) -> web.Response:
     return await _enqueue(service, ScanRequest(source_url=url, tenant=tenant, rescan=asked.rescan), key)
 
 
-async def _submit_upload(request: web.Request) -> web.Response:
+async def _submit_upload(request: web.Request, *, rescan: bool) -> web.Response:
     service, tenant = request.app[SERVICE], request[caller_key].tenant
     await refuse_when_full(service, "interactive")
     upload = await receive(request, spool_folder(service.settings), service.settings)
-    key = await claim_key(request, upload.sha256.encode())
+    key = await claim_key(request, upload.sha256.encode() + b" again" * rescan)
     known = None
-    if not await _is_repeated(service, key, tenant):
+    if not rescan and not await _is_repeated(service, key, tenant):
         with contextlib.suppress(RedisError):  # a help, never a condition
             model_id = await service.lookups.model_id()
             known = model_id and await service.cache.by_sha256(upload.sha256, model_id=model_id)
@@ -79,7 +81,8 @@ async def _submit_upload(request: web.Request) -> web.Response:
                 await service.cache.index([upload.sha256], scope=service.cache.scope(model_id), tenant=tenant)
     if known:
         return await _remembered(service, tenant, upload.sha256, upload.name, known)
-    return await _enqueue(service, ScanRequest(upload=upload.sha256, name=upload.name, tenant=tenant), key)
+    asked = ScanRequest(upload=upload.sha256, name=upload.name, tenant=tenant, rescan=rescan)
+    return await _enqueue(service, asked, key)
 
 
 async def _is_repeated(service: Service, key: str | None, tenant: str) -> bool:

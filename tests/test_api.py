@@ -231,6 +231,11 @@ def test_a_known_upload_is_answered_from_memory_and_writes_no_url_key(serve):
         await remember(api, msgspec.structs.replace(FORGED, media=media))
         status, scan, _ = await api.ask("POST", "/v1/scans", data=form())
         assert (status, scan["outcome"]["verdict"]["cache"]["kind"]) == (200, "exact")
+        status, scan, _ = await api.ask("POST", "/v1/scans?rescan=true", data=form(), headers={"Idempotency-Key": "k"})
+        assert (status, scan["state"]) == (202, "queued")
+        assert api.begin(scan["id"]).request.rescan
+        assert (await api.ask("POST", "/v1/scans", data=form(), headers={"Idempotency-Key": "k"}))[0] == 409
+        assert (await api.ask("POST", "/v1/scans?rescan=perhaps", data=form()))[0] == 422
         assert [key async for key in api.service.redis.scan_iter(match="m1:u:*")] == []
 
     serve(test)

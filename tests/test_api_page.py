@@ -160,6 +160,13 @@ def test_a_dropped_file_is_uploaded_and_shown_while_it_waits(page, served):
     expect(page.get_by_alt_text("The file you chose")).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", name="Could not be judged")).to_be_visible()
+    with page.expect_response("**/v1/scans?rescan=true") as sent:
+        page.get_by_role("button", name="Scan again").click()
+    assert sent.value.status == 202, "the same file, without asking for it, and not from memory"
+    page.wait_for_url(f"**/#/scans/{sent.value.json()['id']}")
+    expect(page.get_by_role("heading", name="Waiting")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Could not be judged")).to_be_visible()
 
 
 def test_what_is_asked_last_counts(page, served):

@@ -13,6 +13,8 @@ const [ask, form, url, file, problem, answer, live, login] =
 const answered = new Map();
 /** The file that was dropped, by id: shown while the server still looks at it. */
 const previews = new Map();
+/** The file that was sent, by id: to send it once more. @type {Map<string | null, File>} */
+const files = new Map();
 /** Addresses of the pictures on show: each holds a megabyte until it is given back. @type {string[]} */
 let shown = [];
 let current = new AbortController();
@@ -48,10 +50,10 @@ addEventListener('drop', (event) => {
 });
 url.addEventListener('input', () => complain(''));
 
-/** @param {File} chosen */
-function take(chosen) {
+/** @param {File} chosen @param {boolean} rescan */
+function take(chosen, rescan = false) {
   file.value = '';
-  submit((signal) => server.submitFile(chosen, { signal }), chosen.name || 'pasted picture', chosen);
+  submit((signal) => server.submitFile(chosen, { rescan, signal }), chosen.name || 'pasted picture', chosen);
 }
 
 /** What is asked last counts: an upload that is still under way is given up. @param {(signal: AbortSignal) => Promise<any>} send @param {string} source @param {File | null} chosen */
@@ -67,6 +69,7 @@ async function submit(send, source, chosen = null) {
     const scan = await send(signal);
     if (signal.aborted) return;
     if (preview) previews.set(scan.id, preview);
+    if (chosen) files.set(scan.id, chosen);
     if (!scan.id) return await showVerdict(scan);
     if (scan.outcome) answered.set(scan.id, scan);
     if (location.hash === `#/scans/${scan.id}`) return await route();
@@ -190,6 +193,8 @@ async function showVerdict(scan) {
 /** @param {any} scan */
 function again(scan) {
   if (/^https?:/i.test(scan.source)) return submit((signal) => server.submitUrl(scan.source, { rescan: true, signal }), scan.source);
+  const kept = files.get(scan.id);
+  if (kept) return take(kept, true);
   location.hash = '#/';
   return file.click();
 }

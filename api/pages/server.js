@@ -65,11 +65,11 @@ export async function submitUrl(url, { rescan = false, signal } = {}) {
   return (await call('/v1/scans', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body, signal })).json();
 }
 
-/** @param {File} file @param {{signal?: AbortSignal}} [how] */
-export async function submitFile(file, { signal } = {}) {
+/** @param {File} file @param {{rescan?: boolean, signal?: AbortSignal}} [how] */
+export async function submitFile(file, { rescan = false, signal } = {}) {
   const body = new FormData();
   body.append('file', file, file.name || 'pasted');
-  return (await call('/v1/scans', { method: 'POST', body, signal })).json();
+  return (await call(rescan ? '/v1/scans?rescan=true' : '/v1/scans', { method: 'POST', body, signal })).json();
 }
 
 /** @param {string} id */

@@ -63,11 +63,11 @@ export async function submitUrl(server, url, rescan, key) {
   return read(await call(server, '/v1/scans', { method: 'POST', headers, body }));
 }
 
-/** @param {string} server @param {Blob} file @param {string} name @returns {Promise<Scan>} */
-export async function submitFile(server, file, name) {
+/** @param {string} server @param {Blob} file @param {string} name @param {boolean} rescan @returns {Promise<Scan>} */
+export async function submitFile(server, file, name, rescan) {
   const body = new FormData();
   body.append('file', file, name);
-  return read(await call(server, '/v1/scans', { method: 'POST', body, timeoutMs: UPLOAD_MS }));
+  return read(await call(server, rescan ? '/v1/scans?rescan=true' : '/v1/scans', { method: 'POST', body, timeoutMs: UPLOAD_MS }));
 }
 
 /** Report that a verdict is wrong. @param {string} server @param {string} id @param {{ expected: string, note: string }} feedback */

@@ -96,7 +96,7 @@ export async function upload(id, file, sent) {
   const check = await change(id, { phase: 'sending', outcome: null, trouble: null });
   if (!check) return;
   const name = `${sent}-${(check.source.url ?? check.source.page).split(/[/?#]/).filter(Boolean).pop() ?? 'file'}`.slice(0, 80);
-  await asked({ ...check, sent }, () => submitFile(check.server, file, name));
+  await asked({ ...check, sent }, () => submitFile(check.server, file, name, check.rescan));
   await advance(id);
 }
 
