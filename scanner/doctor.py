@@ -13,6 +13,7 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -30,6 +31,7 @@ from scanner.errors import BadWeights, BlockedAddress, NoEngine, ScanError
 from scanner.fetching.fetch import fetch
 from scanner.fetching.page_walls import try_walls
 from scanner.folders import scratch_folder, state_path
+from scanner.receipts import ReceiptError, Signer, key_id, public_key
 from scanner.repair import Repair, exposed, stale_sockets
 from scanner.settings import PREFIX, Settings, SettingsError
 
@@ -79,6 +81,7 @@ def examine(environ: Mapping[str, str]) -> Diagnosis:
         _try("jail", lambda: _jail(settings)),
         _try("video pages", lambda: _pages(settings)),
         _state(settings),
+        _receipts(settings),
         _try("egress", lambda: asyncio.run(_egress(settings))),
     )
     return Diagnosis(all(check.ok for check in checks), checks, settings_in_force(settings))
@@ -232,6 +235,25 @@ def _state(settings: Settings) -> Check:
     words = [f"others may read {path}: `laescan doctor --fix` closes it" for path in open_ones]
     words += [f"nobody listens on {path}: `laescan doctor --fix` removes it" for path in stale_sockets(settings)]
     return Check("state", ok=not open_ones, words=tuple(words) or (f"{state_path(settings)} is for us alone",))
+
+
+def _receipts(settings: Settings) -> Check:
+    """Which key signs; none is no fault: the API makes it when it is first asked for, and nobody else needs it."""
+    path = Path(settings.receipt_key or state_path(settings) / "receipt.key")
+    shared = "several APIs need the same key: LAESCAN_RECEIPT_KEY"
+    if not path.exists():
+        can = os.access(path.parent, os.W_OK) or not path.parent.exists()
+        words = (
+            f"no key yet; the API makes {path} when it first signs"
+            if can
+            else f"no key, and none can be made at {path}"
+        )
+        return Check("receipts", ok=True, words=(words, shared))
+    try:
+        key = key_id(public_key(Signer(settings).public_pem()))
+    except ReceiptError as error:
+        return Check("receipts", ok=False, words=(str(error),))
+    return Check("receipts", ok=True, words=(f"signed by key {key}, {path}", shared))
 
 
 async def _egress(settings: Settings) -> Check:

@@ -23,6 +23,7 @@ from api.access import refuse_to_expose
 from api.routes import ENDPOINTS
 from scanner.bulk.shards import QUEUE as SHARDS
 from scanner.cli import _parser
+from scanner.receipts import Signer
 from scanner.service.ledger import QUEUES
 from scanner.settings import PREFIX, Settings
 
@@ -144,7 +145,7 @@ def test_compose_gives_settings_that_are_taken(name):
 def test_kubernetes_gives_settings_that_are_taken():
     literals = dict(line.split("=", 1) for line in KUSTOMIZATION["configMapGenerator"][0]["literals"])
     secret = subprocess.run([DOCKER / "kubernetes" / "secret.sh"], capture_output=True, text=True, check=True).stdout
-    values = yaml.safe_load(secret)["stringData"]
+    values = next(yaml.safe_load_all(secret))["stringData"]
     hosts = {o["metadata"]["name"]: o["spec"]["ports"][0]["port"] for o in OBJECTS if o["kind"] == "Service"}
     for container in CONTAINERS.values():
         given = {} if "envFrom" not in container else dict(literals)
@@ -199,6 +200,27 @@ def test_ports_and_paths_are_those_of_the_program():
     door = urlsplit(environment(SERVICES["door"])["LAESCAN_EGRESS_PROXY"]).port
     assert str(door) in SERVICES["door"]["healthcheck"]["test"][-1]
     assert OURS["laescan-door/door"]["ports"][0]["containerPort"] == door
+
+
+def test_every_api_signs_receipts_with_one_key_that_outlives_it(tmp_path):
+    path = Settings.from_env(environment(SERVICES["api"])).receipt_key
+    ours = {volume.partition(":")[2]: volume.partition(":")[0] for volume in SERVICES["api"]["volumes"]}
+    assert ours[str(Path(path).parent)] in COMPOSE["volumes"]
+    assert str(Path(path).parent) in re.findall(r"install -d -o laescan -g laescan -m 0700 (.*)", DOCKERFILE)[0].split()
+
+    pod = PODS["laescan-api"]
+    (api,) = pod["containers"]
+    given = Path(next(one["value"] for one in api["env"] if one["name"] == "LAESCAN_RECEIPT_KEY"))
+    mount = next(one for one in api["volumeMounts"] if one["mountPath"] == str(given.parent))
+    volume = next(one["secret"] for one in pod["volumes"] if one["name"] == mount["name"])
+    assert volume["defaultMode"] == 0o440, "the group is fsGroup; a key that everybody may read is refused"
+    made = subprocess.run([DOCKER / "kubernetes" / "secret.sh"], capture_output=True, text=True, check=True).stdout
+    secrets = {one["metadata"]["name"]: one for one in yaml.safe_load_all(made)}
+    assert secrets[volume["secretName"]]["immutable"], "who has a receipt was told this key"
+    key = tmp_path / "receipt.key"
+    key.touch(volume["defaultMode"] | 0o200)
+    key.write_text(secrets[volume["secretName"]]["stringData"][given.name])
+    assert Signer(Settings(receipt_key=str(key))).public_pem()
 
 
 # ---------------------------------------------------------------- compose

@@ -13,6 +13,7 @@ from scanner.cli import main
 from scanner.detection.checkpoint import load_checkpoint, save_checkpoint
 from scanner.doctor import Diagnosis, examine, setting_meanings, settings_in_force
 from scanner.errors import Unreachable
+from scanner.receipts import Signer, key_id, public_key
 from scanner.settings import Settings
 
 
@@ -59,6 +60,7 @@ def test_json_says_the_same(capsys):
         "jail",
         "video pages",
         "state",
+        "receipts",
         "egress",
     }
     assert {check.name for check in found.checks} == names
@@ -131,6 +133,20 @@ def test_opened_networks_are_mentioned_and_do_not_blind_the_canary():
     egress = checks(LAESCAN_ALLOW_NETWORKS="127.0.0.0/8")["egress"]
     assert egress.ok
     assert "127.0.0.0/8" in egress.words[1]
+
+
+def test_who_signs_receipts_is_told_and_a_key_that_cannot_is_a_fault(tmp_path):
+    key = tmp_path / "receipt.key"
+    settings = Settings(receipt_key=str(key))
+    check = doctor._receipts(settings)
+    assert (check.ok, key.exists()) == (True, False), "looking makes none"
+    assert "no key yet" in check.words[0]
+    pem = Signer(settings).public_pem()
+    assert f"signed by key {key_id(public_key(pem))}" in doctor._receipts(settings).words[0]
+    key.write_bytes(b"broken")
+    check = doctor._receipts(settings)
+    assert not check.ok
+    assert "LAESCAN_RECEIPT_KEY" in check.words[0]
 
 
 def test_every_setting_is_listed_with_its_meaning():
