@@ -27,7 +27,7 @@ from api.service import SERVICE, Service
 from api.uploads import receive
 from scanner.cache.failures import KnownFailure
 from scanner.cache.urls import is_plain
-from scanner.contract import Outcome, QueueName, ScanRequest, ScanRow, Verdict
+from scanner.contract import CacheInfo, Outcome, QueueName, ScanRequest, ScanRow, Verdict
 from scanner.errors import BadSource, KeyReused
 from scanner.folders import spool_folder
 from scanner.settings import Settings
@@ -119,14 +119,22 @@ async def enqueue(service: Service, rows: Sequence[ScanRow]) -> None:
 
 
 async def _remembered(service: Service, tenant: str, what: str, source: str, verdict: Verdict) -> web.Response:
-    """200: the verdict, under the id of the tenant's own scan that led to it as long as that is kept."""
+    """200: the verdict, under the id of the tenant's own scan that gave it as long as that is kept.
+
+    Where that scan said anything else there is no id: its report and its receipt are another verdict's.
+    """
     outcome = Outcome(source=source, verdict=verdict)
     row = await _last(service, tenant, what)
     first = row.outcome.verdict if row and row.outcome else None
-    if row is None or first is None or first.media.sha256 != verdict.media.sha256:
+    if row is None or first is None or _said(first) != _said(verdict):
         return answer(Scan(id=None, state="done", source=source, outcome=outcome))
     scan = msgspec.structs.replace(Scan.of(row), source=source, outcome=outcome)
     return answer(scan, headers={"Location": f"/v1/scans/{row.id}"})
+
+
+def _said(verdict: Verdict) -> Verdict:
+    """A verdict without when and how long it took to have it."""
+    return msgspec.structs.replace(verdict, cache=CacheInfo(), timings_s={})
 
 
 async def _failed_lately(service: Service, tenant: str, url: str, known: KnownFailure) -> web.Response:

@@ -148,6 +148,29 @@ def test_an_upload_says_nothing_about_the_url_that_it_is_named_after(redis_url, 
     asyncio.run(work())
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        LATE,
+        msgspec.structs.replace(RIGHT, model=msgspec.structs.replace(RIGHT.model, model_id="older")),
+        msgspec.structs.replace(RIGHT, media=msgspec.structs.replace(RIGHT.media, sha256="f" * 64)),
+    ],
+    ids=["another label", "another model", "another picture"],
+)
+def test_what_is_remembered_does_not_go_by_the_id_of_a_scan_that_said_something_else(redis_url, tmp_path, first):
+    async def asked(api):
+        id_ = await api.submit()
+        api.finish(id_, first)
+        cache = VerdictCache(api.service.memory)
+        await cache.announce(RIGHT.model)
+        await cache.remember(RIGHT, url=URL, tenant="local")
+        status, scan, headers = await api.ask("POST", "/v1/scans", json={"url": URL})
+        assert (status, scan["id"], scan["links"], "Location" in headers) == (200, None, None, False)
+        assert scan["outcome"]["verdict"]["label"] == RIGHT.label
+
+    served(redis_url, tmp_path, asked)
+
+
 # ---------------------------------------------------------------- pictures that are made to be mistaken
 
 
