@@ -74,7 +74,7 @@ byId('about').append(...prose(description.info.description));
 byId('first').textContent =
   `curl -s -H 'Content-Type: application/json' -d '{"url": "https://example.org/a.jpg"}' ${location.origin}/v1/scans\n` +
   `curl -s -F file=@photo.jpg ${location.origin}/v1/scans\n` +
-  `curl -s ${location.origin}/v1/scans/ID?wait=20`;
+  `curl -s '${location.origin}/v1/scans/ID?wait=20'`;
 byId('endpoints').replaceChildren(
   ...Object.entries(description.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => endpoint(path, method, operation))),
