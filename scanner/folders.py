@@ -27,6 +27,10 @@ ACCEPTED_WITHIN_S: Final = 600.0
 """An upload that no scan names after so long never gets one."""
 
 
+class UnwritableError(Exception):
+    """A folder that somebody named cannot be written (any more); the words tell which and why."""
+
+
 def state_folder(settings: Settings) -> Path:
     """What must survive a restart; made when missing, readable by us only."""
     return _private(state_path(settings))

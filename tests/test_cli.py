@@ -98,6 +98,25 @@ def test_report_draws_what_was_judged_and_tells_where_it_is(capsys, tmp_path):
     assert len(list(folder.glob("*.jpg"))) == 1
 
 
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_scanned(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["scan", str(PORTRAIT), "--report", str(tmp_path / "file")]) == Exit.UNWRITABLE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"laescan: the report in {tmp_path / 'file'} cannot be written: File exists\n"
+
+
+def test_without_room_for_the_report_it_has_what_came_before_and_the_words_say_so(capsys, tmp_path):
+    (tmp_path / ".02.part").mkdir()  # a disk that takes the first source and not the second
+    code = main(["scan", "nowhere.jpg", "nowhere_else.jpg", "never.jpg", "--report", str(tmp_path)])
+    said = capsys.readouterr()
+    assert code == Exit.UNWRITABLE
+    assert "cannot be written: Is a directory" in said.err
+    assert "report: " in said.err
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ("nowhere.jpg" in page, "nowhere_else.jpg" in page, "never.jpg" in said.out) == (True, False, False)
+
+
 def test_names_and_answers_of_strangers_cannot_drive_the_terminal(capsys, tmp_path):
     path = tmp_path / "\x1b[2J\x1b]0;owned\x07.jpg"
     path.write_bytes(PORTRAIT.read_bytes())

@@ -1,8 +1,12 @@
 """The report: self-contained, escaped, complete; and the timeline behind it."""
 
 import base64
+import contextlib
+import gc
 import io
 import re
+import resource
+import weakref
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
@@ -13,7 +17,8 @@ from PIL import Image
 from verdicts import HIGH, LOW, film, scored, still, surveyed, talking_head
 
 from scanner.contract import CacheInfo, Failure, Label, Outcome
-from scanner.report.page import ReportItem, write_report
+from scanner.folders import UnwritableError
+from scanner.report.page import Report, ReportItem, write_report
 from scanner.report.timeline import timeline
 
 HOSTILE = [
@@ -74,6 +79,50 @@ def clip(raws, source="a.mp4"):
 
 def failed(source="gone.jpg", *, retryable=False, after=None, message="The server says that it is gone."):
     return ReportItem(Outcome(source=source, failure=Failure("gone", message, retryable, after)))
+
+
+@contextlib.contextmanager
+def room(size_bytes):
+    """No file may be larger: as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_report_holds_nothing_of_what_it_has_drawn(tmp_path):
+    report, item = Report(tmp_path), picture()
+    pixels = weakref.ref(item.frames[0].pixels)
+    report.add(item)
+    del item
+    gc.collect()
+    assert pixels() is None
+    page = Page(report.write().read_text("utf-8"))
+    assert len(page.all("article")) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["01-overlay.jpg", "report.html"]
+
+
+def noise(source="noise.jpg"):
+    pixels = np.random.default_rng(1).integers(0, 255, (600, 800, 3), np.uint8)
+    return ReportItem(Outcome(source=source, verdict=still(scored(HIGH))), (Kept(pixels, 0),))
+
+
+def test_a_picture_of_noise_is_drawn_as_any_other(tmp_path):
+    assert len(page_of(tmp_path, noise()).all("img")) > 2
+
+
+def test_without_room_for_a_picture_the_report_has_what_came_before_it(tmp_path):
+    report = Report(tmp_path)
+    report.add(failed("before.jpg"))
+    with room(100_000):
+        with pytest.raises(UnwritableError, match=f"{tmp_path} cannot be written: File too large"):
+            report.add(noise())
+        page = Page(report.write().read_text("utf-8"))
+    assert "before.jpg" in page.text
+    assert "noise.jpg" not in page.text
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def page_of(folder, *items):

@@ -12,6 +12,7 @@ class Exit(IntEnum):
     USAGE = 2
     SOME_FAILED = 3
     NO_ENGINE = 4
+    UNWRITABLE = 5
     INTERRUPTED = 130
     TERMINATED = 143
 

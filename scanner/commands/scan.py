@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scanner.commands.exits import Exit
-from scanner.contract import Label, Outcome
+from scanner.commands.exits import Exit, fail
+from scanner.contract import Label
 from scanner.errors import EngineError
-from scanner.folders import scratch_folder, sweep_scratch
+from scanner.folders import UnwritableError, sweep_scratch
 from scanner.formats import HEAD_BYTES, sniff
 from scanner.settings import Settings
 
 if TYPE_CHECKING:
-    from scanner.decoding.decode import Frame
-    from scanner.report.page import ReportItem
+    from scanner.report.page import Report
     from scanner.terminal import Terminal
 
 FAIL_ON = (Label.MANIPULATED.value, Label.INCONCLUSIVE.value, "error")
@@ -41,6 +40,7 @@ exit codes:
   2    the command or a setting is wrong
   3    some source could not be judged; its line tells the code and what to do
   4    nothing can be judged here (no weights, no jail): `laescan doctor` tells why
+  5    the report cannot be written (disk full?): it has the sources until then
   130  interrupted
   143  terminated
 
@@ -72,19 +72,33 @@ def run(given: argparse.Namespace) -> Exit:
     """Scan all, show each, report; out: the exit code. Raises SettingsError."""
     from scanner.terminal import Terminal
 
-    settings, terminal = _settings(given.frames), Terminal(quiet=given.quiet)
+    settings, terminal, met = _settings(given.frames), Terminal(quiet=given.quiet), set[str]()
     sweep_scratch()  # what a scan that was killed has left
-    with scratch_folder() as spool:
-        try:
-            items = asyncio.run(_scan_all(given, settings, terminal, spool))
-        except EngineError as error:
-            terminal.fail(error.code, str(error))
-            return Exit.NO_ENGINE
-        if given.report:
-            from scanner.report.page import write_report
+    try:
+        with _reporting(given.report, terminal) as report:
+            asyncio.run(_scan_all(given, settings, terminal, report, met))
+    except EngineError as error:
+        terminal.fail(error.code, str(error))
+        return Exit.NO_ENGINE
+    except UnwritableError as error:
+        return fail(str(error), Exit.UNWRITABLE)
+    return _exit_code(met, given.fail_on)
 
-            terminal.say(f"report: {write_report(items, given.report)}")
-    return _exit_code([item.outcome for item in items], given.fail_on)
+
+@contextlib.contextmanager
+def _reporting(folder: Path | None, terminal: "Terminal") -> "Iterator[Report | None]":
+    """A report of what was scanned, also when that was interrupted or there was no room for more."""
+    if folder is None:
+        yield None
+        return
+    from scanner.report.page import Report
+
+    report = Report(folder)
+    try:
+        yield report
+    finally:
+        if not report.is_empty:
+            terminal.say(f"report: {report.write()}")
 
 
 def _settings(frames: int | None) -> Settings:
@@ -96,44 +110,32 @@ def _settings(frames: int | None) -> Settings:
 
 
 async def _scan_all(
-    given: argparse.Namespace, settings: Settings, terminal: "Terminal", spool: Path
-) -> "list[ReportItem]":
-    """Scan one source after the other and show each outcome as it comes."""
+    given: argparse.Namespace, settings: Settings, terminal: "Terminal", report: "Report | None", met: set[str]
+) -> None:
+    """Scan one source after the other, show and draw each outcome as it comes, and note in `met` what it was."""
     from scanner.pipeline import Scanner
     from scanner.report.page import ReportItem
 
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - we are in one
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    items: list[ReportItem] = []
     sources = _expand(given.sources)
     with Scanner(settings) as scanner:
         for number, source in enumerate(sources, start=1):
             place = f"{number}/{len(sources)} " if len(sources) > 1 else ""
             with terminal.progress(source, place) as progress:
-                result = await scanner.scan(source, progress=progress, keep_frames=given.report is not None)
+                result = await scanner.scan(source, progress=progress, keep_frames=report is not None)
             if given.json:
                 print(msgspec.json.encode(result.outcome).decode(), flush=True)
             else:
                 terminal.show(result.outcome)
-            items.append(ReportItem(result.outcome, tuple(_spooled(result.frames, spool, number))))
-    return items
+            verdict = result.outcome.verdict
+            met.add(verdict.label.value if verdict else "error")
+            if report is not None:
+                report.add(ReportItem(result.outcome, result.frames))
 
 
-def _spooled(frames: "Sequence[Frame]", spool: Path, number: int) -> "Iterator[Frame]":
-    """The same frames on disk: 100 sources with 16 large frames each would not fit into memory until the report."""
-    import numpy as np
-
-    from scanner.decoding.decode import Frame
-
-    for frame in frames:
-        path = spool / f"{number}-{frame.index}.npy"
-        np.save(path, frame.pixels)
-        yield Frame(np.load(path, mmap_mode="r"), frame.index, frame.time_s)
-
-
-def _exit_code(outcomes: Sequence[Outcome], fail_on: Sequence[str]) -> Exit:
-    met = {outcome.verdict.label.value if outcome.verdict else "error" for outcome in outcomes}
+def _exit_code(met: set[str], fail_on: Sequence[str]) -> Exit:
     if met & set(fail_on):
         return Exit.FAIL_ON
     return Exit.SOME_FAILED if "error" in met else Exit.OK

@@ -2,11 +2,14 @@
 
 What was scanned came from strangers: everything is escaped by Jinja2, a source is text and never a link, and a
 Content-Security-Policy forbids the page to load or run anything.
+
+Each outcome is drawn, written and let go of as it comes, so a report of thousands takes the memory of one.
 """
 
 import base64
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -20,6 +23,7 @@ from PIL import Image
 
 from scanner import wording
 from scanner.contract import FaceEvidence, Label, Outcome, Verdict
+from scanner.folders import UnwritableError
 from scanner.report import overlay, palette
 from scanner.report.timeline import Timeline, timeline
 
@@ -110,24 +114,93 @@ class Card:
     facts: tuple[tuple[str, str], ...] = ()
 
 
-def write_report(items: Sequence[ReportItem], folder: Path) -> Path:
-    """Write `report.html` and beside it the overlays (`01-overlay.jpg`, `02-frame-007.jpg`); answers the HTML's path.
+@dataclass(frozen=True)
+class Line:
+    """What stands in the summary of one source."""
 
-    The HTML is self-contained; the pictures beside it are for sharing. The folder is made when missing.
+    number: int
+    source: str
+    state: str
+    headline: str
+    score: float | None
+    has_parts: bool
+
+
+class Report:
+    """`add` each outcome as it comes, then `write`; both raise UnwritableError.
+
+    Beside `report.html`, which is self-contained, lie the overlays for sharing (`01-overlay.jpg`, `02-frame-007.jpg`).
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    cards = [_card(number, item, folder) for number, item in enumerate(items, start=1)]
-    counts = [(state, sum(card.state == state for card in cards), words) for state, words in COUNTED.items()]
-    page = template("scanner.report", "page.html.j2").render(
-        cards=cards,
-        counts=[row for row in counts if row[1]],
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        stops=palette.stops(),
-        number=wording.number,
-    )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._lines = folder, list[Line]()
+        self._article = template("scanner.report", "card.html.j2")
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added."""
+        return not self._lines
+
+    def add(self, item: ReportItem) -> None:
+        """Draw one outcome; of one for which there is no room nothing is left."""
+        number = len(self._lines) + 1
+        with self._writing():
+            try:
+                card = _card(number, item, self._folder)
+                self._part(number).write_text(self._article.render(card=card, number=wording.number), encoding="utf-8")
+            except OSError:
+                for mine in (f".{number:02}.part", f"{number:02}-overlay.jpg", f"{number:02}-frame-*.jpg"):
+                    for path in self._folder.glob(mine):
+                        with contextlib.suppress(OSError):
+                            path.unlink()
+                raise
+        verdict = item.outcome.verdict
+        score = None if verdict is None else verdict.score
+        self._lines.append(Line(number, card.source, card.state, card.headline, score, bool(card.parts)))
+
+    def write(self) -> Path:
+        """Write the page of all that was added; out: its path."""
+        counts = [(state, sum(line.state == state for line in self._lines), words) for state, words in COUNTED.items()]
+        pieces = template("scanner.report", "page.html.j2").generate(
+            lines=self._lines,
+            articles=self._articles(),
+            counts=[row for row in counts if row[1]],
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            stops=palette.stops(),
+            number=wording.number,
+        )
+        path = self._folder / "report.html"
+        with self._writing(), path.open("w", encoding="utf-8") as file:
+            file.writelines(pieces)
+        return path
+
+    def _part(self, number: int) -> Path:
+        return self._folder / f".{number:02}.part"
+
+    def _articles(self) -> Iterator[str]:
+        """What was rendered of each, escaped; gone as soon as it is in the page, so that one disk has room for both."""
+        for line in self._lines:
+            path = self._part(line.number)
+            yield path.read_text(encoding="utf-8").strip()
+            path.unlink()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = f"the report in {self._folder} cannot be written: {error.strerror or error}"
+            raise UnwritableError(msg) from error
+
+
+def write_report(items: Sequence[ReportItem], folder: Path) -> Path:
+    """Write the report of some outcomes, as `Report` does; answers the page's path. The folder is made when missing."""
+    report = Report(folder)
+    for item in items:
+        report.add(item)
+    return report.write()
 
 
 def template(package: str, name: str) -> jinja2.Template:
@@ -284,8 +357,9 @@ def _duration(seconds: float) -> str:
 
 def _jpeg(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
-    # no chroma subsampling: it would smear the thin coloured lines
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    # no chroma subsampling: it would smear the thin coloured lines; no `optimize`: Pillow then has room for a byte a
+    # pixel, and noise takes more ("broken data stream")
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
