@@ -15,7 +15,7 @@ from api.assets import DESCRIPTION
 from api.bodies import BATCH_BYTES, DRESS
 from api.changes import Changes
 from api.kept import Kept
-from api.limits import Limiter
+from api.limits import Held, Limiter
 from api.line import Line
 from api.lookups import Lookups
 from api.metrics import Metrics
@@ -71,6 +71,7 @@ def make_app(settings: Settings, redis: Redis) -> web.Application:
         failures=Failures(memory),
         lookups=Lookups(cache),
         kept=kept,
+        held=Held(),
         changes=changes,
         metrics=metrics,
         signer=Signer(settings),

@@ -5,9 +5,16 @@ a request is let through while the TAT is less than one burst ahead of now.
 One reason: every API process shares the same count, and no race between two of them lets more through.
 """
 
+import contextlib
 import math
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from api.errors import TooManyRequests
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -31,6 +38,13 @@ end
 redis.call('SET', KEYS[1], string.format('%.0f', next_tat), 'PX', math.ceil((next_tat - now) / 1000) + 1)
 return {1, math.floor(-wait / interval), 0, next_tat - now}
 """
+
+
+MOST_HELD: Final = 64
+"""Answers that may be held open for one token by one process: each reads its row again and again."""
+
+HELD_S: Final = 5.0
+"""What Retry-After advises beyond that: a few scans later."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +77,25 @@ class Limiter:
         answer = await self._spend(keys=[f"laescan:limit:{policy}:{who}"], args=[interval_us, per_min])
         passed, left, wait_us, reset_us = (int(number) for number in answer)
         return Leave(bool(passed), per_min, left, wait_us / 1e6, reset_us / 1e6)
+
+
+class Held:
+    """The answers that are held open: what the limiter cannot see, since each is one request."""
+
+    def __init__(self) -> None:
+        self._open: defaultdict[str, dict[object, web.Request]] = defaultdict(dict)  # by token
+
+    @contextlib.contextmanager
+    def one(self, token: str, request: web.Request) -> Iterator[None]:
+        """Hold one for this token; raises TooManyRequests. Who hung up is not counted, though its end comes later."""
+        if sum(other.transport is not None for other in self._open[token].values()) >= MOST_HELD:
+            msg = f"{MOST_HELD} scans are watched or waited for with this token; end some, or ask without `wait`"
+            raise TooManyRequests(msg, retry_after_s=HELD_S)
+        mark = object()
+        self._open[token][mark] = request
+        try:
+            yield
+        finally:
+            del self._open[token][mark]
+            if not self._open[token]:
+                del self._open[token]

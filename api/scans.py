@@ -156,11 +156,12 @@ async def _last(service: Service, tenant: str, what: str) -> ScanRow | None:
 
 async def show(request: web.Request) -> web.Response:
     """GET /v1/scans/{id}."""
-    service, tenant = request.app[SERVICE], request[caller_key].tenant
+    service = request.app[SERVICE]
     wait_s = read_query(request, WaitQuery).wait
     row = await row_of(request)
     if not row.is_terminal and wait_s:
-        row = await service.ledger.wait(row.id, tenant=tenant, timeout_s=wait_s) or await row_of(request)
+        with _held(request):
+            row = await service.ledger.wait(row.id, tenant=row.tenant, timeout_s=wait_s) or await row_of(request)
     headers = {} if row.is_terminal else {"Retry-After": str(POLL_S)}
     return answer(Scan.of(row), headers=headers)
 
@@ -181,8 +182,19 @@ async def remove(request: web.Request) -> web.Response:
 
 async def events(request: web.Request) -> web.StreamResponse:
     """GET /v1/scans/{id}/events: every change as `scan`, the last one as `end`."""
-    service = request.app[SERVICE]
     row = await row_of(request)
+    with _held(request):
+        return await _watched(request, row)
+
+
+def _held(request: web.Request) -> contextlib.AbstractContextManager[None]:
+    """While an answer is held open: for a token only so many are. Who needs none is not counted, as with rates."""
+    token = request[caller_key].token
+    return contextlib.nullcontext() if token is None else request.app[SERVICE].held.one(token, request)
+
+
+async def _watched(request: web.Request, row: ScanRow) -> web.StreamResponse:
+    service = request.app[SERVICE]
     stream = await open_stream(request, "text/event-stream", X_Accel_Buffering="no")
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from api.changes import Changes
 from api.kept import Kept
+from api.limits import Held
 from api.lookups import Lookups
 from scanner.cache.failures import Failures
 from scanner.cache.verdicts import VerdictCache
@@ -37,6 +38,7 @@ class Service:
     failures: Failures
     lookups: Lookups
     kept: Kept
+    held: Held
     changes: Changes
     metrics: "Metrics"
     signer: Signer

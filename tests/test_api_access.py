@@ -11,6 +11,7 @@ import verdicts
 from redis_server import redis_in
 from service import MODEL, URL
 
+from api import limits
 from api.access import is_loopback, refuse_to_expose
 from api.errors import ApiError
 from api.limits import Limiter
@@ -300,6 +301,28 @@ def test_a_token_that_asks_too_often_is_told_to_wait(serve):
         assert "RateLimit" not in (await api.ask("POST", "/v1/scans", json={"url": URL}))[2]  # this machine itself
 
     serve(test, submits_per_min=2)
+
+
+def test_a_token_holds_so_many_answers_open_and_no_more(serve, monkeypatch):
+    monkeypatch.setattr(limits, "MOST_HELD", 2)
+
+    async def test(api):
+        mine, other = await api.token("submit"), await api.token("submit")
+        path = f"/v1/scans/{await api.submit()}"
+        streams = [await api.http.get(f"{api.url}{path}/events", headers=mine) for _ in range(2)]
+        assert [stream.status for stream in streams] == [200, 200]
+        for asked in (f"{path}/events", f"{path}?wait=1"):
+            status, answer, sent = await api.ask("GET", asked, headers=mine)
+            assert (status, code(answer), sent["Retry-After"]) == (429, "too_many_requests", "5")
+        assert (await api.ask("GET", path, headers=mine))[0] == 200
+        assert (await api.ask("GET", f"{path}?wait=0.01", headers=other))[0] == 200
+        streams[0].close()
+        async with asyncio.timeout(60):
+            while (await api.ask("GET", f"{path}?wait=0.01", headers=mine))[0] == 429:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.05)
+        streams[1].close()
+
+    serve(test)
 
 
 def test_no_race_lets_more_through_and_time_brings_back_room(redis_url):

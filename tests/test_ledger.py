@@ -1,15 +1,17 @@
 """Rows in a real Redis: joined, promoted, cancelled, leased, fenced, told about."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 import pytest
 import redis.asyncio
-from redis_server import redis_in
+from redis_server import redis_in, socket_url, start_redis
 
 from scanner.contract import ScanRequest, ScanRow
 from scanner.errors import KeyReused
+from scanner.service import ledger as ledger_module
 from scanner.service.ledger import Ledger
 
 URL = "https://example.org/a.jpg"
@@ -220,6 +222,54 @@ def test_events_tell_each_change_and_end_with_the_outcome(url: str) -> None:
         assert seen.empty()
 
     with_ledger(url, steps)
+
+
+def test_changes_are_told_and_not_only_found(url: str, monkeypatch) -> None:
+    """No row is read again in time here, so that a message which is lost would be missed."""
+    monkeypatch.setattr(ledger_module, "_POLL_S", 0.05)  # how soon a lost connection is made anew
+    monkeypatch.setattr(ledger_module, "_HEARD_POLL_S", 3_600.0)
+
+    async def steps(ledger: Ledger) -> None:
+        row = await ledger.accept(ask())
+        async with asyncio.timeout(60), contextlib.aclosing(ledger.events(row.id, tenant="t")) as events:
+            assert (await anext(events)).state == "queued"
+            running = asyncio.ensure_future(anext(events))
+            while not ledger._changes.is_heard:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+            fence = (await call(ledger, "start", row.id, "w", 15_000))[0]
+            assert (await running).state == "running"
+            ended = asyncio.ensure_future(anext(events))
+            assert await ledger.redis.client_kill_filter(_type="pubsub") == 1
+            await call(ledger, "finish", row.id, fence, "done", OUTCOME, 60)  # told to nobody, or to who came back
+            assert (await ended).state == "done"
+        assert not ledger._changes.is_heard
+
+    with_ledger(url, steps)
+
+
+def test_who_waits_is_told_at_once_that_redis_is_gone(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ledger_module, "_HEARD_POLL_S", 3_600.0)
+
+    async def steps(ledger: Ledger, server) -> None:
+        row = await ledger.accept(ask())
+        async with asyncio.timeout(60):
+            waiting = asyncio.create_task(ledger.wait(row.id, tenant="t", timeout_s=3_600))
+            while not ledger._changes.is_heard:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+            server.kill()
+            with pytest.raises(redis.exceptions.ConnectionError):
+                await waiting
+
+    async def run() -> None:
+        server = start_redis(tmp_path)
+        try:
+            async with redis.asyncio.Redis.from_url(socket_url(tmp_path)) as client:
+                await steps(Ledger(client), server)
+        finally:
+            server.kill()
+            server.wait()
+
+    asyncio.run(run())
 
 
 def test_waiting_ends_with_the_scan_or_with_the_time(url: str) -> None:

@@ -38,7 +38,8 @@ CHANGES: Final = "laescan:changes"
 SINCE: Final = "laescan:since"
 IDEMPOTENCY_TTL_S: Final = 86_400
 """How long an idempotency key stands for its request."""
-_POLL_S = 1.0  # a row is read again this often while somebody waits: a message of Redis's may be missed, never repeated
+_POLL_S = 1.0  # a row is read again this often while somebody waits and no message of Redis's can come
+_HEARD_POLL_S = 5.0  # ... and this often while they come: places in a queue move without one
 
 
 def failure_outcome(source: str, error: ScanError) -> Outcome:
@@ -150,7 +151,7 @@ class Ledger:
                     return
                 last = row
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), _POLL_S)
+                    await asyncio.wait_for(changed.wait(), _HEARD_POLL_S if self._changes.is_heard else _POLL_S)
 
     async def cancel(self, id: str, *, tenant: str) -> ScanRow | None:  # noqa: A002
         """End a queued or running scan at once, for everyone who joined it; out: the row, None when there is none.
@@ -288,13 +289,15 @@ def _read_row(id_: str, found: Mapping[bytes, bytes], position: int | None) -> S
 class _Changes:
     """Who waits for which row: one subscription for the whole process, while anybody waits.
 
-    It only wakes early who polls anyway, so a lost connection costs `_POLL_S`, never an answer.
+    It only wakes early who polls anyway: a message that is missed costs `_HEARD_POLL_S`, never an answer.
     """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._redis = client
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._task: asyncio.Task[None] | None = None
+        self.is_heard = False
+        """Whether every change is told from here on: Redis has confirmed the subscription, and nobody hung up."""
 
     @contextlib.asynccontextmanager
     async def of(self, id_: str) -> AsyncIterator[asyncio.Event]:
@@ -311,16 +314,31 @@ class _Changes:
                 del self._waiting[id_]
             if not self._waiting and self._task is not None:
                 self._task.cancel()
-                self._task = None
+                self._task, self.is_heard = None, False
 
     async def _listen(self) -> None:
         """Until it is cancelled, which redis turns into an error of its own when it comes while it connects."""
         ours = asyncio.current_task()
         while ours is None or not ours.cancelling():
-            with contextlib.suppress(RedisError, OSError):
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            try:
+                async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANGES)
                     async for message in pubsub.listen():
-                        for changed in self._waiting.get(message["data"].decode(), ()):
-                            changed.set()
+                        if message["type"] == "subscribe":
+                            self._turn(is_heard=True)
+                        else:
+                            self._wake(message["data"].decode())
+            except (RedisError, OSError):
+                if self._task is ours:
+                    self._turn(is_heard=False)
             await asyncio.sleep(_POLL_S)
+
+    def _turn(self, *, is_heard: bool) -> None:
+        """Changes are told from now on, or no more: whoever waits looks once, at what may have been missed."""
+        self.is_heard = is_heard
+        for id_ in self._waiting:
+            self._wake(id_)
+
+    def _wake(self, id_: str) -> None:
+        for changed in self._waiting.get(id_, ()):
+            changed.set()
