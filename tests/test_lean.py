@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from scanner.detection import detector, lean
-from scanner.detection.checkpoint import golden_crops, load_checkpoint
+from scanner.detection.checkpoint import SHIPPED, golden_crops, load_checkpoint
 from scanner.detection.detector import Backend, Detector
 from scanner.detection.folded import Folded
 from scanner.detection.lae import Encoder, LAEConfig
 from scanner.detection.lean import Lean, moments
+from scanner.detection.winograd import Winograd
 
 CPU = Backend("cpu", "fp32", "test")
 CONFIGS = {
@@ -53,7 +54,7 @@ def test_every_shape_of_network_gives_the_plain_ones_features_scores_and_maps(co
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, 3, 5])  # the last as `Winograd`, and held to crops that came alone
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_neighbours_in_a_batch_and_threads_change_nothing(count, at_once):
     made, x = encoder(CONFIGS["context, relative, blocks"]), crops(64)
@@ -64,6 +65,18 @@ def test_neighbours_in_a_batch_and_threads_change_nothing(count, at_once):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_many_crops_move_no_score_of_the_shipped_network_by_more_than_one_millionth():
+    made = load_checkpoint(SHIPPED).encoder
+    x = torch.from_numpy(golden_crops())
+    form = Lean(made, torch.float32)
+    assert any(isinstance(step.conv, Winograd) for step in form._late_of_many)
+    assert len(x) >= lean.MANY
+    with torch.inference_mode():
+        ours, folded = form(x), Folded(made, torch.float32)(x)
+    torch.testing.assert_close(ours.score, folded.score, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.attention_map, folded.attention_map, rtol=1e-4, atol=1e-4)
+
+
 def test_half_precision_is_as_near_to_full_precision_as_the_folded_form():
     made, x = encoder(CONFIGS["context, relative, blocks"]), crops(64)
     with torch.inference_mode():
@@ -72,10 +85,11 @@ def test_half_precision_is_as_near_to_full_precision_as_the_folded_form():
     assert ours < 2 * folded + 1e-3
 
 
+@pytest.mark.parametrize("shape", [(16, 64, 64), (8, 3, 5), (64, 32, 32)], ids=["abreast", "does not divide", "wide"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_moments_are_full_precision_ones_even_far_from_zero(dtype):
+def test_moments_are_full_precision_ones_even_far_from_zero(dtype, shape):
     torch.manual_seed(0)
-    x = (torch.randn(1, 16, 64, 64) * 0.1 + 20).to(dtype).contiguous(memory_format=torch.channels_last)
+    x = (torch.randn(1, *shape) * 0.1 + 20).to(dtype).contiguous(memory_format=torch.channels_last)
     mean, deviation = moments(x)
     expected, middle = torch.std_mean(x.double(), (0, 2, 3), correction=0)
     assert mean.dtype == deviation.dtype == torch.float32

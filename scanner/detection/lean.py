@@ -3,7 +3,7 @@
     crops (B, 256, 256, 3) uint8 -> a few at a time while they are large -> all together once small -> f (B, K, 16, 16)
 
 One reason: what suits a CPU (its cache, oneDNN's packed weights) suits no export and no GPU, so it stands apart.
-Measured on one AVX-512 core, fp32, 8 crops: 8.1 core-ms a crop became 5.4, at the same scores but for 1e-6.
+Measured on one AVX-512 core, fp32, 8 crops: 8.1 core-ms a crop became 4.6, at the same scores but for 1e-6.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,17 @@ from torch import Tensor
 
 from scanner.detection.folded import Folded
 from scanner.detection.lae import Block, ConvBNReLU, Encoder
+from scanner.detection.winograd import Winograd, suits
 
 SMALL_PLACES = 32 * 32
 """Feature maps of up to so many places go on together: 8 crops of them are 2 MB, what a core has as L2."""
+FEW = 4
+"""Larger ones are made for so many crops at a time, or one per thread: each call of a convolution costs 30 us, and with
+8 crops at a time memory is fetched anew (4,200 page faults)."""
+MANY = 4
+"""Crops from which wide layers run as `Winograd`: its weights are four times as large, and all crops read them once."""
+NARROW, ABREAST = 16, 16
+"""Up to so many channels, statistics are taken of so many places abreast: vectors are longer, 105 us became 60."""
 
 
 def is_possible() -> bool:
@@ -56,13 +64,13 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Modulation:
-    """`lae.Relative`, what `ConvBNReLU` adds before it, and ReLU: in place, one crop (its L2) after the other.
+    """`lae.Relative`, what `ConvBNReLU` adds before it, and ReLU: in place.
 
     What is added moves a mean and no deviation, so both become one scale and one shift. They and the sum come out of
-    one matrix: its rows are scale, shift, sum; its columns the means of the output and the input, the deviations.
+    one matrix: its columns are scale, shift, sum; its rows the means of the output and the input, the deviations.
     """
 
-    matrix: Tensor  # (3 C, 2 C + c_in), or (3 C, 2 C) where the input is not looked at
+    matrix: Tensor  # (2 C + c_in, 3 C), or (2 C, 3 C) where the input is not looked at
     bias: Tensor  # (3 C,)
     looks_at_input: bool
 
@@ -79,19 +87,18 @@ class Modulation:
             matrix[: 2 * c] = torch.cat([fc.weight[:, :c], fc.weight[:, :c] @ context, fc.weight[:, c:]], 1)
             bias[: 2 * c] = fc.bias
         matrix[2 * c :, c:-c] = context
-        return cls(matrix, bias, layer.context is not None)
+        return cls(matrix.T.contiguous(), bias, layer.context is not None)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """x (B, c_in, H, W) what came into the convolution, y (B, C, h, w) what came out and is changed."""
         c = y.shape[1]
-        for i in range(len(y)):
-            places = rows(y[i])  # (h*w, C)
-            mean, deviation = moments(y[i : i + 1])
-            given = [rows(x[i]).mean(0, dtype=torch.float32)] if self.looks_at_input else []
-            all_three = torch.addmv(self.bias, self.matrix, torch.cat([mean, *given, deviation]))
-            scale, shift = all_three[:c].tanh_().add_(1), all_three[c : 2 * c]  # `chunk` takes ten times as long
-            shift.addcmul_(all_three[2 * c :], scale)
-            torch.addcmul(shift.to(y.dtype), places, scale.to(y.dtype), out=places)
+        means, deviations = (torch.stack(of_each) for of_each in zip(*map(moments, y.split(1)), strict=True))  # (B, C)
+        given = [x.mean((2, 3), dtype=torch.float32)] if self.looks_at_input else []
+        all_three = torch.addmm(self.bias, torch.cat([means, *given, deviations], 1), self.matrix)[:, None]
+        scale, shift = all_three[..., :c].tanh_().add_(1), all_three[..., c : 2 * c]  # `chunk` takes ten times as long
+        shift.addcmul_(all_three[..., 2 * c :], scale)
+        places = rows(y)
+        torch.addcmul(shift.to(y.dtype), places, scale.to(y.dtype), out=places)
         y.relu_()
 
 
@@ -99,7 +106,7 @@ class Modulation:
 class Step:
     """A convolution and what follows it until the next one."""
 
-    conv: Convolution
+    conv: Convolution | Winograd
     modulation: Modulation | None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -113,9 +120,10 @@ class Step:
 class Lean(Folded):
     """`Folded` with less memory traffic; on CPUs only, and only where `is_possible`.
 
-    - Early feature maps (1 MB a crop) are made for as many crops at a time as there are threads: they stay in each
-      core's L2, and memory that was just freed is used again (before, 13,000 page faults for 8 crops).
+    - Early feature maps (1 MB a crop) are made for a few crops at a time, so that memory that was just freed is used
+      again (before, 13,000 page faults for 8 crops).
     - Mean and deviation come from batch norm's own statistics: two passes that write nothing.
+    - Wide layers late in the network run as `Winograd` once there are crops enough.
     - Blocks add their input by a one in the middle of their filters.
     - No pixel is moved or shifted: neighbouring columns are channels as they lie, neighbouring rows are reached by a
       filter twice as high, and the mean colour lies around the picture instead of being taken off it.
@@ -127,11 +135,18 @@ class Lean(Folded):
         colour = self.mean.flatten()[:3].repeat(p)  # (3 p,), 0..255
         self._frame = colour.to(dtype).expand(1, size + 2 * p, size // p + 2, 3 * p).contiguous()
         first, *others = cast("list[ConvBNReLU | Block]", list(self.stages))
-        self._early, self._late = [self._stem(cast("ConvBNReLU", first), colour)], list[Step]()
+        self._early = [self._stem(cast("ConvBNReLU", first), colour)]
+        self._late, self._late_of_many = list[Step](), list[Step]()
         side = size // p
         for layer in others:
-            (self._late if side**2 <= SMALL_PLACES else self._early).append(_step(layer))
-            side //= layer.conv.stride[0]
+            step, stride = _step(layer), layer.conv.stride[0]
+            if side**2 <= SMALL_PLACES:
+                self._late.append(step)
+                tiled = suits(layer.conv.weight, side, stride)
+                self._late_of_many.append(_step(layer, tiled=True) if tiled else step)
+            else:
+                self._early.append(step)
+            side //= stride
 
     def _stem(self, layer: ConvBNReLU, colour: Tensor) -> Step:
         p = self.config.patch
@@ -150,17 +165,18 @@ class Lean(Folded):
 
     def features(self, x: Tensor) -> Tensor:
         """x (B, size, size, 3) uint8, RGB -> f (B, K, h, w) fp32."""
-        p, at_once = self.config.patch, min(torch.get_num_threads(), len(x))
+        p, at_once = self.config.patch, min(max(torch.get_num_threads(), FEW), len(x))
         framed = torch.cat([self._frame] * at_once)
         done = []
         for crops in x.unflatten(2, (-1, p)).flatten(3).split(at_once):  # (n, size, size / p, 3 p)
             some = framed[: len(crops)]
             some[:, p:-p, 1:-1].copy_(crops)
             done.append(_through(self._early, some.permute(0, 3, 1, 2)))
-        return _through(self._late, torch.cat(done)).float()
+        late = self._late_of_many if len(x) >= MANY else self._late
+        return _through(late, torch.cat(done)).float()
 
 
-def _step(layer: ConvBNReLU | Block) -> Step:
+def _step(layer: ConvBNReLU | Block, *, tiled: bool = False) -> Step:
     """A folded layer as a step."""
     weight, then = layer.conv.weight, None
     if isinstance(layer, ConvBNReLU):
@@ -168,8 +184,10 @@ def _step(layer: ConvBNReLU | Block) -> Step:
     else:
         itself = torch.eye(len(weight))[:, :, None, None]
         weight = (weight.float() + nnf.pad(itself, (1, 1, 1, 1))).to(weight.dtype)
-    conv = Convolution.packed(weight, _bias(layer), stride=layer.conv.stride, padding=(1, 1), relu=then is None)
-    return Step(conv, then)
+    bias, relu = _bias(layer), then is None
+    if tiled:
+        return Step(Winograd.of(weight, bias, relu=relu), then)
+    return Step(Convolution.packed(weight, bias, stride=layer.conv.stride, padding=(1, 1), relu=relu), then)
 
 
 def _bias(layer: ConvBNReLU | Block) -> Tensor:
@@ -185,13 +203,24 @@ def _through(steps: list[Step], x: Tensor) -> Tensor:
 
 
 def rows(x: Tensor) -> Tensor:
-    """(C, h, w) as it lies in channels_last -> (h*w, C), a view, or an error where it lies otherwise."""
-    return x.permute(1, 2, 0).view(-1, len(x))
+    """(B, C, h, w) as it lies in channels_last -> (B, h*w, C), a view, or an error where it lies otherwise."""
+    return x.permute(0, 2, 3, 1).view(len(x), -1, x.shape[1])
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (C,) fp32 of (1, C, h, w): two passes that write nothing, 0.06 of what `std_mean` takes."""
-    is_wide = x.dtype is torch.float32
-    like = (None, None) if is_wide else (torch.zeros(x.shape[1]), torch.zeros(x.shape[1]))  # answers are of their type
-    mean, variance = torch.batch_norm_update_stats(x, like[0], like[1], 0.0)
-    return mean, variance.sqrt_()
+    """Mean and deviation (C,) fp32 of (1, C, h, w), channels_last: 0.06 of what `std_mean` takes."""
+    c, places = x.shape[1], x.shape[2] * x.shape[3]
+    if c > NARROW or places % ABREAST:
+        mean, variance = _statistics(rows(x))
+        return mean, variance.sqrt_()
+    means, variances = _statistics(x.permute(0, 2, 3, 1).reshape(1, -1, ABREAST * c))
+    mean, between = _statistics(means.view(1, ABREAST, c))
+    return mean, variances.view(ABREAST, c).mean(0).add_(between).sqrt_()
+
+
+def _statistics(places: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) fp32 of (1, n, C): two passes that write nothing."""
+    is_wide, c = places.dtype is torch.float32, places.shape[2]
+    like = (None, None) if is_wide else (torch.zeros(c), torch.zeros(c))  # answers are of their type
+    mean, variance = torch.batch_norm_update_stats(places[:, :, None].permute(0, 3, 1, 2), like[0], like[1], 0.0)
+    return mean, variance
