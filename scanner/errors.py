@@ -31,6 +31,7 @@
     │   ├── ModelChanged          model_changed         the engine came back with another model in the middle of a scan
     │   ├── OutOfMemory           out_of_memory         the device has no room for even one frame
     │   ├── NoRoom                no_room               no disk space for what was fetched
+    │   ├── LostUpload            lost_upload           the file that was sent is not where the workers look for it
     │   └── Internal              internal              a bug; the log has the trace
     └── JobError                  the service ended the scan, or did not take it
         ├── Poisoned              poisoned              three workers in a row died while they scanned it
@@ -184,6 +185,10 @@ class OutOfMemory(EngineError):
 
 class NoRoom(EngineError):
     code = "no_room"
+
+
+class LostUpload(EngineError):
+    code = "lost_upload"
 
 
 class Internal(EngineError):

@@ -27,9 +27,9 @@ from redis.exceptions import RedisError
 from scanner.cache.failures import Failures
 from scanner.cache.recall import Recall
 from scanner.cache.verdicts import VerdictCache
-from scanner.contract import ModelInfo, Outcome, ScanRequest
+from scanner.contract import Failure, ModelInfo, Outcome, ScanRequest
 from scanner.engine.client import EngineClient
-from scanner.errors import EngineError, Internal, ModelChanged, by_code
+from scanner.errors import BadSource, EngineError, Forbidden, Gone, Internal, LostUpload, ModelChanged, by_code
 from scanner.folders import spool_folder
 from scanner.logs import start_logging
 from scanner.pipeline import Progress, Scanner, ScanResult
@@ -52,6 +52,11 @@ _TELL_AFTER_S = 0.05  # a scan that ends sooner tells nothing but its end
 _FINISH_TRIES, _FINISH_PAUSE_S = 60, 1.0  # Redis may be away for a minute; an outcome is worth the wait
 _RETRY_AFTER_S = 5.0
 _ANNOUNCE_EVERY_S = 10.0
+_NOT_THERE: Final = {Gone.code, Forbidden.code, BadSource.code}  # how a file of ours that cannot be read ends
+_LOST: Final = (
+    "the file that you sent is not where this service's workers look for it; send it again, and if that fails, too, "
+    "tell who runs the service that its API and its workers do not share LAESCAN_SPOOL"
+)
 
 
 class Horse:
@@ -95,7 +100,8 @@ class Horse:
                 urgent=request.queue == "interactive",
                 rescan=request.rescan,
             )
-        return ScanResult(msgspec.structs.replace(result.outcome, source=request.source), result.frames)
+        outcome = msgspec.structs.replace(result.outcome, source=request.source)
+        return ScanResult(outcome if request.upload is None else _of_upload(outcome, source), result.frames)
 
     async def _drawn(self, task: Task) -> Drawn | None:
         """What is left of the last drawings of the same URL."""
@@ -166,6 +172,21 @@ class Horse:
                 id_, needs_job = accept(self._redis, audit)
                 if needs_job:
                     self._jobs.put([id_], "bulk")
+
+
+def _of_upload(outcome: Outcome, path: str) -> Outcome:
+    """The same in words for who sent the file: a path of ours tells nothing, and a file that is missing is our fault.
+
+    That is worth another try: another machine's worker may have the folder that the API wrote it into.
+    """
+    failure = outcome.failure
+    if failure is None:
+        return outcome
+    message = failure.message.replace(path, outcome.source)
+    if failure.code in _NOT_THERE:
+        log.error("an upload is missing: %s; API and workers must share LAESCAN_SPOOL", failure.message)
+        failure, message = Failure(LostUpload.code, "", LostUpload.retryable), _LOST
+    return msgspec.structs.replace(outcome, failure=msgspec.structs.replace(failure, message=message))
 
 
 def _code(outcome: Outcome) -> str:
