@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Meta
 
 PREFIX = "LAESCAN_"
+_JUDGING = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
+"""What decides which faces and frames are seen, beside the model."""
 
 Positive = Annotated[int, Meta(gt=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -164,6 +166,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             except ValueError as error:
                 msg = f"allow_networks: {error}; write e.g. 192.168.7.0/24, several with commas"
                 raise ValueError(msg) from error
+
+    def judging(self) -> str:
+        """What of these decides what is seen, where it is not as usual: ",max_frames=32"; "" as a rule.
+
+        Behind a model_id it says who judged: verdicts and rows of one name stand for each other, others never do.
+        """
+        usual = Settings()
+        changed = (name for name in _JUDGING if getattr(self, name) != getattr(usual, name))
+        return "".join(f",{name}={getattr(self, name)}" for name in changed)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":

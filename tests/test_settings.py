@@ -3,7 +3,10 @@ import re
 import msgspec
 import pytest
 from readme import as_variable
+from redis.asyncio import Redis
 
+from scanner.bulk.plan import model_file
+from scanner.cache.verdicts import VerdictCache
 from scanner.doctor import setting_meanings
 from scanner.settings import Settings, SettingsError
 
@@ -104,3 +107,14 @@ def test_defaults_pass_their_own_validation() -> None:
 @pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Settings)])
 def test_a_default_may_be_given_as_the_readme_shows_it(name: str) -> None:
     assert from_env(**{name.upper(): as_variable(getattr(Settings(), name))}) == Settings()
+
+
+def test_what_decides_what_is_seen_is_named_and_nothing_else():
+    assert Settings(scan_timeout_s=7, min_face_px=Settings().min_face_px).judging() == ""
+    assert Settings(max_frames=32, min_face_px=48, log_level="debug").judging() == ",max_frames=32,min_face_px=48"
+
+
+def test_verdicts_and_rows_are_bound_by_the_same_settings():
+    settings = Settings(max_decoded_bytes=9_000_000)
+    assert VerdictCache(Redis.from_url("unix:///nowhere"), settings).scope("m") == "m" + settings.judging()
+    assert model_file(settings).endswith(settings.judging())

@@ -23,6 +23,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from test_bulk import QUICK, Glimpse, rows_of
 
+from scanner.bulk.book import OtherModelError
 from scanner.bulk.dispatch import Item
 from scanner.bulk.lists import Entry
 from scanner.bulk.plan import ElsewhereError, Plan
@@ -154,6 +155,22 @@ def test_a_worker_scores_as_many_frames_as_who_holds_the_list_asks_for(tmp_path)
         asyncio.run(scan(client, key.decode(), worker, Glimpse(), beat=lambda: None))
         (answer,) = client.lrange(rows_key(queue._run), 0, -1)
         assert msgspec.msgpack.decode(answer, type=Answer).result.frames == 3
+
+
+def test_rows_of_a_list_that_was_scored_by_fewer_frames_do_not_stand_for_others(site, tmp_path):
+    (tmp_path / "list.txt").write_text(site.url("1.jpg"))
+    with redis_in(tmp_path / "redis") as url:
+        plan = Plan(source=str(tmp_path / "list.txt"), out=tmp_path / "out.jsonl", queue=url)
+        worker = started(url, tmp_path)
+        try:
+            asyncio.run(asyncio.wait_for(run(plan, Settings(**QUICK)), 60))
+            with (tmp_path / "list.txt").open("a") as file:
+                file.write("\n" + site.url("2.jpg"))
+            with pytest.raises(OtherModelError, match="fake,max_frames=3"):
+                asyncio.run(asyncio.wait_for(run(plan, Settings(**{**QUICK, "max_frames": 3})), 60))
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 def test_the_rows_of_a_dead_worker_go_out_again_though_other_lists_wait(tmp_path, monkeypatch):

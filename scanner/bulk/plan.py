@@ -17,7 +17,6 @@ from scanner.contract import Label
 from scanner.settings import Settings
 
 LABELS: Final = tuple(label.value for label in Label)
-_JUDGING: Final = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
 
 
 class ElsewhereError(RuntimeError):
@@ -82,13 +81,6 @@ def summary_of(plan: Plan, journal: Journal, *, seconds: float, new_rows: int, f
     )
 
 
-def scope(model_id: str, settings: Settings) -> str:
-    """Who judges, and with which settings that decide what is seen."""
-    usual = Settings()
-    changed = [name for name in _JUDGING if getattr(settings, name) != getattr(usual, name)]
-    return ",".join([model_id, *(f"{name}={getattr(settings, name)}" for name in changed)])
-
-
 def finished(plan: Plan, settings: Settings, journal: Journal) -> Summary | None:
     """The summary, when this very list was done by this very model; nothing is loaded to find out."""
     done = journal.fact("finished")
@@ -103,8 +95,8 @@ def model_file(settings: Settings) -> str:
     try:
         status = os.stat(path)  # noqa: PTH116 - one call
     except OSError:
-        return scope(path, settings)
-    return scope(f"{path} {status.st_size} {status.st_mtime_ns}", settings)
+        return path + settings.judging()
+    return f"{path} {status.st_size} {status.st_mtime_ns}{settings.judging()}"
 
 
 def ready(plan: Plan, settings: Settings) -> Summary | None:

@@ -22,7 +22,7 @@ from scanner.bulk.follow import Feed, follow_file, watching
 from scanner.bulk.journal import Journal, key_of
 from scanner.bulk.lists import Opened, open_list
 from scanner.bulk.memory import RunMemory
-from scanner.bulk.plan import ElsewhereError, Plan, Summary, fingerprint, finished, model_file, scope, summary_of
+from scanner.bulk.plan import ElsewhereError, Plan, Summary, fingerprint, finished, model_file, summary_of
 from scanner.bulk.rows import Output, open_output
 from scanner.bulk.scan import own_network, scanning
 from scanner.detection.model import Model
@@ -126,7 +126,7 @@ async def _run(plan: Plan, settings: Settings, desk: _Desk, given: Model | None)
         running = await by(plan, settings, desk, book)
         return await _closed(plan, settings, desk, running, before, None)
     async with _judge(settings, given, desk.say) as model:
-        remark = bind_model(plan, desk.journal, scope(model.info.model_id, settings))
+        remark = bind_model(plan, desk.journal, model.info.model_id + settings.judging())
         if remark:
             desk.say(remark)
         limits = model.calibration
@@ -188,7 +188,7 @@ async def _by_workers(plan: Plan, settings: Settings, desk: _Desk, book: Book) -
                 patience=plan.patience,
                 with_hash=plan.with_hash,
                 unlimited=own_network(settings),
-                judged_by=_binder(plan, desk),
+                judged_by=_binder(plan, desk, Settings(max_frames=settings.max_frames)),
             )
             return await _watched(dispatch, desk, book)
     except redis.RedisError as error:
@@ -202,7 +202,9 @@ async def _by_service(plan: Plan, settings: Settings, desk: _Desk, book: Book) -
     from scanner.bulk.service import Service  # noqa: PLC0415
 
     async with Service(plan.api or "", plan.token, user_agent=settings.user_agent) as service:
-        dispatch = ServiceDispatch(book, service, desk.journal, rescan=plan.rescan, judged_by=_binder(plan, desk))
+        dispatch = ServiceDispatch(
+            book, service, desk.journal, rescan=plan.rescan, judged_by=_binder(plan, desk, Settings())
+        )
         return await _watched(dispatch, desk, book)
 
 
@@ -213,13 +215,16 @@ async def _watched(dispatch: "QueueDispatch | ServiceDispatch", desk: _Desk, boo
     return running
 
 
-def _binder(plan: Plan, desk: _Desk) -> Callable[[str], None]:
-    """Who judges elsewhere is known with the first verdict; raises OtherModelError as `bind_model` does."""
+def _binder(plan: Plan, desk: _Desk, told: Settings) -> Callable[[str], None]:
+    """Who judges elsewhere is known with the first verdict; raises OtherModelError as `bind_model` does.
+
+    `told` has what they were told of our settings; the others are their own.
+    """
     heard: set[str] = set()
 
     def judged_by(model_id: str) -> None:
         if model_id not in heard:
-            remark = bind_model(plan, desk.journal, model_id)
+            remark = bind_model(plan, desk.journal, model_id + told.judging())
             heard.add(model_id)
             if remark:
                 desk.say(remark)

@@ -44,7 +44,6 @@ MAX_PREFIX_ANSWERS = 1_000
 _MODEL_KEY = f"{PREFIX}model"
 TOLD_BY = (f"{PREFIX}u:", f"{PREFIX}v:", _MODEL_KEY)
 """Prefixes of the keys on which what is looked up stands."""
-_JUDGING = ("max_frames", "max_faces", "min_face_px", "max_decoded_bytes")
 _HEX = re.compile(r"[0-9a-f]{64}")
 T = TypeVar("T")
 
@@ -85,10 +84,9 @@ class VerdictCache:
 
     def __init__(self, redis: Redis, settings: Settings | None = None, *, follow: "_Follow | None" = None) -> None:
         self._redis = redis
-        given, usual = settings or Settings(), Settings()
+        given = settings or Settings()
         self._url_fresh_s = given.url_fresh_s
-        changed = [(name, getattr(given, name)) for name in _JUDGING if getattr(given, name) != getattr(usual, name)]
-        self._changes = "".join(f",{name}={value}" for name, value in changed)
+        self._judging = given.judging()
         self._follow: _Follow = follow or redis.register_script(FOLLOW)
         self.counts: Counter[str] = Counter()
         """Hits by tier and misses of this process."""
@@ -241,7 +239,7 @@ class VerdictCache:
 
     def scope(self, model_id: str) -> str:
         """What a verdict is bound to beside its bytes: the model, and the settings that decide which faces it saw."""
-        return model_id + self._changes
+        return model_id + self._judging
 
     def _verdict_key(self, model_id: str, sha256: str) -> str:
         return f"{PREFIX}v:{self.scope(model_id)}:{sha256}"
