@@ -24,7 +24,7 @@ async def receipt(request: web.Request) -> web.Response:
     written = Receipt(
         scan=row.id,
         source=without_secrets(row.source),
-        judged_s=row.finished_s,
+        judged_s=row.finished_s - (verdict.cache.age_s or 0.0),  # a remembered one was judged before it was asked for
         issued_s=time.time(),
         verdict=verdict,
     )

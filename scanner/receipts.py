@@ -43,6 +43,7 @@ class ReceiptError(Exception):
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What is signed. Times are seconds since 1970; `verdict.media.sha256` says which bytes it is about.
 
+    `judged_s` is when the model saw what the verdict is on; `verdict.cache` tells whether that was for this very scan.
     `source` is as it was given, but for credentials, query and fragment of a URL, which may hold secrets.
     """
 

@@ -19,7 +19,7 @@ from service import URL, served
 from verdicts import HIGH, scored, still
 
 from scanner.cli import Exit, main
-from scanner.contract import Media
+from scanner.contract import CacheInfo, Media
 from scanner.receipts import (
     TYPE,
     Receipt,
@@ -286,6 +286,29 @@ def test_a_scan_has_a_receipt_once_it_has_a_verdict(serve):
         assert receipt.judged_s <= receipt.issued_s
 
     serve(asked)
+
+
+@pytest.mark.parametrize("kind", ["exact", "near"])
+def test_what_was_remembered_is_said_to_be_judged_when_it_was(serve, tmp_path, capsys, kind):
+    cache = CacheInfo(kind=kind, age_s=86_400.0, root="0" * 64)
+
+    async def asked(api):
+        id_ = await api.submit()
+        api.finish(id_, msgspec.structs.replace(VERDICT, cache=cache))
+        row = await api.service.ledger.get(id_, tenant="local")
+        _, answer, _ = await api.ask("GET", f"/v1/scans/{id_}/receipt")
+        _, pem, _ = await api.ask("GET", "/v1/key")
+        data = json.dumps(answer).encode()
+        receipt, _ = check(data, [public_key(pem)])
+        assert receipt.judged_s == row.finished_s - 86_400.0
+        (tmp_path / "receipt.json").write_bytes(data)
+        (tmp_path / "key.pem").write_bytes(pem)
+
+    serve(asked)
+    assert main(["verify", str(tmp_path / "receipt.json"), "--key", str(tmp_path / "key.pem")]) == Exit.OK
+    shown = capsys.readouterr().out
+    assert "remembered" in shown
+    assert ("provisional" in shown) is (kind == "near")
 
 
 def test_a_receipt_is_for_its_own_tenant(serve):

@@ -89,6 +89,8 @@ def _show(receipt: "Receipt", signer: str, *, json: bool) -> None:
     print(f"  {receipt.source!r}, judged at {_clock(receipt.judged_s)}")
     print(f"  sha256 {verdict.media.sha256}, {verdict.media.size_bytes} bytes")
     print(f"  {verdict.label.value}, {score}, by model {verdict.model.model_id}")
+    if verdict.cache.kind != "miss":
+        print("  remembered: the scan was answered later, without judging again")
     if verdict.cache.kind == "near":
         print(f"  provisional: inherited from a picture that looks the same, sha256 {verdict.cache.root}")
 
