@@ -19,6 +19,7 @@ from api.middleware import STATUSES
 from api.routes import ENDPOINTS
 from api.token_command import run, seconds
 from api.tokens import Scope, Token, Tokens
+from scanner.bulk import shard_worker
 from scanner.settings import Settings, SettingsError
 
 EXTENSION = "abcdefghijklmnopabcdefghijklmnop"
@@ -275,6 +276,7 @@ def check_command(settings):
     for bad in (
         {"id": "0" * 12, "action": "revoke"},
         {**vars(made), "tenant": "a b"},
+        {**vars(made), "tenant": shard_worker.TENANT},  # that of queued lists
         {**vars(made), "expires": "soon"},
     ):
         with pytest.raises(SettingsError):

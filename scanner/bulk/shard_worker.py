@@ -39,7 +39,8 @@ from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TENANT = "bulk"
+TENANT = ":bulk"
+"""Whose the URLs of queued lists are: a name that `laescan token create` gives nobody."""
 AWAY_S = 1.0
 
 
