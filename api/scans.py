@@ -69,7 +69,8 @@ async def submit(request: web.Request) -> web.Response:
 
 async def _submit_upload(request: web.Request, *, rescan: bool) -> web.Response:
     service, tenant = request.app[SERVICE], request[caller_key].tenant
-    await refuse_when_full(service, "interactive")
+    if not await _is_repeated(service, _key_of(request), tenant):
+        await refuse_when_full(service, "interactive")  # before the file is sent
     upload = await receive(request, spool_folder(service.settings), service.settings)
     key = await claim_key(request, upload.sha256.encode() + b" again" * rescan)
     known = None
@@ -100,7 +101,8 @@ async def _known_of(service: Service, url: str, tenant: str) -> tuple[Verdict | 
 
 
 async def _enqueue(service: Service, asked: ScanRequest, key: str | None) -> web.Response:
-    await refuse_when_full(service, asked.queue)
+    if not await _is_repeated(service, key, asked.tenant):  # what is there already needs no room
+        await refuse_when_full(service, asked.queue)
     accepted = await service.ledger.accept_for_queue(asked, idempotency_key=key)
     row = accepted.row
     if accepted.enqueue:
@@ -267,12 +269,9 @@ async def refuse_when_full(service: Service, queue: QueueName, more: int = 1) ->
 
 async def claim_key(request: web.Request, body: bytes) -> str | None:
     """The Idempotency-Key, bound to this body for 24 h; raises KeyReused when it was sent with another one."""
-    key = request.headers.get("Idempotency-Key")
+    key = _key_of(request)
     if key is None:
         return None
-    if not KEY_SHAPE.fullmatch(key):
-        msg = "an Idempotency-Key is 1 to 200 visible ASCII characters"
-        raise BadRequest(msg)
     digest = hashlib.sha256(request.path.encode() + b"\n" + body).hexdigest().encode()
     place = f"laescan:claim:{digest_of(request[caller_key].tenant, key)}"
     redis = request.app[SERVICE].redis
@@ -280,6 +279,15 @@ async def claim_key(request: web.Request, body: bytes) -> str | None:
     if not is_new and await redis.get(place) != digest:
         msg = "this Idempotency-Key came with another request; use a new key for a new request"
         raise KeyReused(msg)
+    return key
+
+
+def _key_of(request: web.Request) -> str | None:
+    """The Idempotency-Key as it was sent; raises BadRequest when it is none."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not KEY_SHAPE.fullmatch(key):
+        msg = "an Idempotency-Key is 1 to 200 visible ASCII characters"
+        raise BadRequest(msg)
     return key
 
 

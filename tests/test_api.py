@@ -284,8 +284,9 @@ def test_an_idempotency_key_stands_for_one_request(serve):
         assert again[1]["id"] == first[1]["id"]
         status, answer, _ = await api.ask("POST", "/v1/scans", json={"url": URL + "?other"}, headers=headers)
         assert (status, code(answer)) == (409, "idempotency_conflict")
-        status, answer, _ = await api.ask("POST", "/v1/scans", json={"url": URL}, headers={"Idempotency-Key": "ü" * 3})
-        assert (status, code(answer)) == (400, "bad_request")
+        for body in ({"json": {"url": URL}}, {"data": form()}):
+            status, answer, _ = await api.ask("POST", "/v1/scans", headers={"Idempotency-Key": "ü" * 3}, **body)
+            assert (status, code(answer)) == (400, "bad_request")
 
     serve(test)
 
@@ -298,6 +299,20 @@ def test_a_full_queue_says_when_to_come_again(serve):
             assert (status, code(answer)) == (503, "queue_full")
             assert int(headers["Retry-After"]) > 0
         assert (await api.ask("POST", "/v1/batches", json={"urls": [URL + "3"]}))[0] == 202  # a queue of its own
+
+    serve(test, max_queued=1)
+
+
+def test_who_repeats_what_was_accepted_is_not_refused_by_a_full_queue(serve):
+    async def test(api):
+        for key, options in (("url", lambda: {"json": {"url": URL}}), ("file", lambda: {"data": form()})):
+            headers = {"Idempotency-Key": key}
+            status, scan, _ = await api.ask("POST", "/v1/scans", headers=headers, **options())
+            assert status == 202
+            assert (await api.ask("POST", "/v1/scans", json={"url": URL + "2"}))[0] == 503
+            status, again, _ = await api.ask("POST", "/v1/scans", headers=headers, **options())
+            assert (status, again["id"]) == (202, scan["id"])
+            await api.ask("DELETE", f"/v1/scans/{scan['id']}")
 
     serve(test, max_queued=1)
 
