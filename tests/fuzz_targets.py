@@ -388,12 +388,12 @@ def look() -> Look:
 def check_cache(data: bytes) -> None:
     """What lies in the cache's Redis: a verdict on just this, a pointer, a picture to compare with, or a miss."""
     with contextlib.suppress(ValueError):
-        found = verdicts._verdict_in(SHA256, data, "m", 1e9)
+        found = verdicts._verdict_in(SHA256, data, "m", 1e9, f"m1:v:m:{SHA256}")
         assert found.media.sha256 == SHA256
         if recall.has_size(found):
             recall.carried_over(found, VERDICT.media, CacheInfo(kind="near"))
     with contextlib.suppress(ValueError):
-        assert gist.gist_in(SHA256, data, "m", 1e9).sha256 == SHA256
+        assert gist.gist_in(SHA256, data, "m", 1e9, "").sha256 == SHA256
     with contextlib.suppress(ValueError):
         assert verdicts._read_pointer(data).sha256 == data[:64].decode()
     for kind in "vup":
