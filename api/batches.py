@@ -105,7 +105,10 @@ def _is_for_lists_only(row: ScanRow) -> bool:
 
 
 async def results(request: web.Request) -> web.StreamResponse:
-    """GET /v1/batches/{id}/results: NDJSON, one row per URL; those that have not ended come with their state."""
+    """GET /v1/batches/{id}/results: NDJSON, one row per URL; those that have not ended come with their state.
+
+    Where Redis goes away or the batch is deleted meanwhile, the stream is cut (`api.middleware`), never ended.
+    """
     service, tenant = request.app[SERVICE], request[caller_key].tenant
     position = read_query(request, ResultsQuery).after
     header = await _known(request)
@@ -113,7 +116,8 @@ async def results(request: web.Request) -> web.StreamResponse:
     while position < header.count:
         members = await _members(service, request.match_info["id"], position, READ_AT_ONCE)
         if not members:
-            break
+            msg = "the batch was deleted while it was read"
+            raise NotFound(msg)
         rows = await service.ledger.get_many([member.scan for member in members], tenant=tenant)
         lines = bytearray()
         for at, (member, row) in enumerate(zip(members, rows, strict=True), start=position):

@@ -21,6 +21,9 @@ BODY_S: Final = 60.0
 DRESS: Final[web.AppKey[Callable[[web.Request, web.StreamResponse], None]]] = web.AppKey("dress")
 """What adds the headers that every answer carries."""
 
+stream_key: Final = web.RequestKey("stream", web.StreamResponse)
+"""The answer that has begun: another one would be written into it."""
+
 T = TypeVar("T")
 
 
@@ -86,6 +89,7 @@ async def open_stream(request: web.Request, content_type: str, **headers: str) -
     stream = web.StreamResponse(headers={"Content-Type": content_type, **named})
     request.app[DRESS](request, stream)
     await stream.prepare(request)
+    request[stream_key] = stream
     return stream
 
 

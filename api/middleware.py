@@ -16,6 +16,7 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from api.access import LOCAL, Door, caller_key
+from api.bodies import stream_key
 from api.errors import ApiError, BadRequest, HungUp, MethodNotAllowed, NotFound, Unavailable
 from api.messages import ErrorBody, ErrorDetail
 from api.metrics import Metrics
@@ -117,13 +118,15 @@ class Edge:
             begun = time.perf_counter()
             try:
                 response = await work(request)
+                status = response.status
             except Exception as error:  # noqa: BLE001 - the edge: `answer_for` logs what is a bug
-                response = answer_for(error, request)
+                refusal = answer_for(error, request)
+                response, status = _cut(request) or refusal, refusal.status
             if not response.prepared:
                 self.dress(request, response)
             seconds = time.perf_counter() - begun
-            self._metrics.count_request(path, request.method, response.status, seconds)
-            _note(request, path, response.status, seconds)
+            self._metrics.count_request(path, request.method, status, seconds)
+            _note(request, path, status, seconds)
             return response
 
         return answer
@@ -139,6 +142,14 @@ class Edge:
         origin = self._door.extension(request)
         if origin is not None:
             headers.update({"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED})
+
+
+def _cut(request: web.Request) -> web.StreamResponse | None:
+    """End a stream that has begun without its end, by which its reader knows that it is not whole; None: none has."""
+    stream = request.get(stream_key)
+    if stream is not None and request.transport is not None:
+        request.transport.close()  # what was written before is still sent
+    return stream
 
 
 def answer_for(error: Exception, request: web.Request) -> web.Response:

@@ -1,11 +1,18 @@
 """Lists over real HTTP: accepted in order, repeated, cut short, counted, read and cancelled."""
 
+import asyncio
+from urllib.parse import urlsplit
+
 import msgspec
+import pytest
 import redis
-from service import URL
+from redis_server import start_redis
+from service import URL, serving
 from test_api import FORGED, code
 
 from api import batches
+from scanner.service.embedded import socket_url
+from scanner.settings import Settings
 
 
 def test_a_batch_has_one_row_for_each_line_in_its_order(serve):
@@ -111,3 +118,45 @@ def test_a_bad_line_names_its_place_and_nothing_is_taken(serve):
         assert await api.service.ledger.tally() == {}
 
     serve(test, max_batch_urls=2)
+
+
+async def raw(url):
+    """All that a server sends for a GET until it hangs up."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
+    sent = await reader.read()
+    writer.close()
+    return sent
+
+
+@pytest.mark.parametrize("fault", ["redis goes away", "the batch is deleted"])
+def test_results_that_break_off_are_cut_and_neither_ended_nor_answered_twice(tmp_path, monkeypatch, fault):
+    monkeypatch.setattr(batches, "READ_AT_ONCE", 4)
+    members, server = batches._members, start_redis(tmp_path / "redis")
+
+    async def break_off(service, id_, start, count):
+        if start and fault == "redis goes away":
+            server.kill()
+            server.wait()
+        elif start:
+            await service.redis.delete(f"{batches.PREFIX}{id_}", f"{batches.PREFIX}{id_}:members")
+        return await members(service, id_, start, count)
+
+    async def test():
+        settings = Settings(redis_url=socket_url(tmp_path / "redis"), spool=str(tmp_path / "spool"))
+        async with serving(settings) as api:
+            urls = [f"https://example.org/{n}.jpg" for n in range(10)]
+            _, batch, _ = await api.ask("POST", "/v1/batches", json={"urls": urls})
+            monkeypatch.setattr(batches, "_members", break_off)
+            sent = await raw(api.url + batch["results"])
+            assert sent.startswith(b"HTTP/1.1 200 ")
+            assert sent.count(b"HTTP/1.1 ") == 1, "another answer in the middle of this one"
+            assert sent.count(b'"position":') == 4, "what was read before is there"
+            assert not sent.endswith(b"0\r\n\r\n"), "as if these were all"
+
+    try:
+        asyncio.run(test())
+    finally:
+        server.kill()
+        server.wait()
