@@ -12,8 +12,8 @@ from scanner.service import quiet
 ANSWERED = Outcome(source="", verdict=still(scored(LOW)))
 
 
-def ask(url, queue="bulk"):
-    return ScanRequest(source_url=url, tenant="t", queue=queue)
+def ask(url, queue="bulk", tenant="t"):
+    return ScanRequest(source_url=url, tenant=tenant, queue=queue)
 
 
 BUSY = ask("https://Busy.example:8443/1.jpg")
@@ -37,10 +37,11 @@ def hear(client, request, outcome):
         pipe.execute()
 
 
-def test_a_retry_after_holds_back_the_bulk_scans_of_its_host_and_of_no_other(client):
+def test_a_retry_after_holds_back_the_bulk_scans_of_its_host_and_tenant_and_of_no_other(client):
     hear(client, BUSY, busy(90))
     assert 0 < quiet.wait_s(client, OTHER) <= 90
-    for request in (ask("https://busy.example.org/"), ask("http://busy.example/2.jpg", "interactive")):
+    page, stranger = ask("http://busy.example/2.jpg", "interactive"), ask("http://busy.example/2.jpg", tenant="u")
+    for request in (ask("https://busy.example.org/"), page, stranger):
         assert quiet.wait_s(client, request) == 0
     assert not any(b"busy" in key for key in client.scan_iter())
 

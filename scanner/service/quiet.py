@@ -1,9 +1,10 @@
 """Hosts that asked to be left alone for a while: what their servers said in, how long their bulk scans wait out.
 
 One reason: a batch asks one host thousands of times, by workers that know nothing of each other; its Retry-After is
-meant for all of them. Who waits for an answer at a page (interactive) is not held back: it is one request.
+meant for all of them. Who waits for an answer at a page (interactive) is not held back: it is one request. Each tenant
+hears a host for itself: it must not learn from its waiting whom another asks.
 
-laescan:quiet:HOST      is there while the host wants no request; HOST is a digest of its name
+laescan:quiet:HOST      is there while the host wants no request; HOST is a digest of the tenant and its name
 laescan:unheeded:HOST   since it first said so, and answered nothing else: 2 x PATIENCE_S, then it begins anew
 """
 
@@ -66,4 +67,5 @@ def _digest(request: ScanRequest) -> str | None:
         host = urlsplit(request.source_url or "").hostname
     except ValueError:
         return None
-    return hashlib.sha256(host.encode("utf-8", "surrogatepass")).hexdigest()[:32] if host else None
+    name = f"{request.tenant}\0{host}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(name).hexdigest()[:32] if host else None
