@@ -34,7 +34,7 @@ from trt_engines.load import Loaded
 log = logging.getLogger(__name__)
 
 MICRO_BATCH = {"cpu": 8, "cuda": 128}
-"""Crops per forward. CPU: 6.3, 5.6, 5.4 core-ms per crop for 1, 4, 8 (AVX-512, fp32); memory grows with it."""
+"""Crops per forward. CPU: 6.4, 5.2, 5.0 core-ms per crop for 1, 4, 8 (AVX-512, fp32); memory grows with it."""
 BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 """CPU features with which bf16 is faster than fp32; without them it is emulated, at several times the cost."""
 
