@@ -3,7 +3,8 @@
 1. share of the limit        the limit is the slower of two: its arithmetic at the speed of a measured matrix product,
                              or its activations, read and written once, at the speed of a measured copy, both in
                              the encoder's own precision (bf16 where the CPU has it); layer by layer it is the same
-                             limit, since each convolution is bound by its arithmetic; normalisation counts nothing
+                             limit, since each convolution is bound by its arithmetic; normalisation counts nothing,
+                             and multiplications are counted as the network has them: Winograd does with fewer
 2. against Xception@299, EfficientNet-B4@380, each in the precision and batch that suits it best
 
 Unit: CPU-seconds of one thread, of each side the best of three, because a neighbour on the same core takes a third of
