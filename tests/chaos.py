@@ -399,13 +399,14 @@ def main():
     from dataclasses import replace  # noqa: PLC0415 - only this command needs the parts of the service
 
     from scanner import cli  # noqa: PLC0415
+    from scanner.engine.wire import socket_path  # noqa: PLC0415
     from scanner.service import serve  # noqa: PLC0415
 
     parts = serve._middle
 
     def with_ours(settings, environ, **how):
         (engine,), workers = parts(settings, environ, **how)
-        ours = (sys.executable, str(Path(__file__).with_name("engines.py")), settings.engine_socket, "0.002")
+        ours = (sys.executable, str(Path(__file__).with_name("engines.py")), str(socket_path(settings)), "0.002")
         return [[replace(engine, command=ours)], workers]
 
     serve._middle = with_ours
