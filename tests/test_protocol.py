@@ -22,7 +22,7 @@ PLAN = Plan("inpainting", ("rough",), ("grainy",), ("lae", "lae-random"), 1, sca
 STRONG = replace(PLAN, arms=("lae-strong",))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # as `finished`, which comes after it
 def _one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
