@@ -124,7 +124,7 @@ def test_interrupted_it_tells_how_to_cancel_what_is_out(redis_url, tmp_path, cap
 
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("DEBUG", "api"), caplog.at_level("DEBUG", "scanner"):  # levels of their own, where one was set
         assert asyncio.run(asyncio.wait_for(test(), 90)) == (False, 200, 30, 0)
 
 
