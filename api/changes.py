@@ -34,8 +34,9 @@ class Changes:
         """Whether every change until now was told; false while Redis is away."""
 
     async def listen(self) -> None:
-        """Until it is cancelled."""
-        while True:
+        """Until it is cancelled, which redis turns into an error of its own when it comes while it connects."""
+        ours = asyncio.current_task()
+        while ours is None or not ours.cancelling():
             connection = self._pool.connection_class(
                 **{**self._pool.connection_kwargs, "protocol": 3, "socket_timeout": None}
             )

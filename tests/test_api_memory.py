@@ -170,9 +170,12 @@ def test_an_evicted_verdict_is_a_scan_more_and_never_a_wrong_one(two_servers):
                 rows += (await api.ask("POST", "/v1/verdicts/lookup", json=asked))[1]["rows"]
             known = [row["known"] and row["known"]["sha256"] for row in rows]
             assert all(found in {None, f"{number:064x}"} for number, found in enumerate(known))
-            lost, kept = known.index(None), next(number for number, found in enumerate(known) if found)
-            status, scan, _ = await api.ask("POST", "/v1/scans", json={"url": urls[kept]})
-            assert (status, scan["outcome"]["verdict"]["media"]["sha256"]) == (200, f"{kept:064x}")
+            lost, kept = known.index(None), [number for number, found in enumerate(known) if found]
+            status = 202
+            while status == 202:  # until one is asked for that was not evicted since
+                number = kept.pop()
+                status, scan, _ = await api.ask("POST", "/v1/scans", json={"url": urls[number]})
+            assert (status, scan["outcome"]["verdict"]["media"]["sha256"]) == (200, f"{number:064x}")
             assert (await api.ask("POST", "/v1/scans", json={"url": urls[lost]}))[0] == 202
             states = await api.service.ledger.states(ids, tenant="local")
             assert states == {"queued": 50}, "the ledger is another server's, and loses nothing"
