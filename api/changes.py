@@ -34,9 +34,8 @@ class Changes:
         """Whether every change until now was told; false while Redis is away."""
 
     async def listen(self) -> None:
-        """Until it is cancelled, which redis turns into an error of its own when it comes while it connects."""
-        ours = asyncio.current_task()
-        while ours is None or not ours.cancelling():
+        """Until it is cancelled, which redis swallows when it comes while it connects: so it is asked for, too."""
+        while not _is_cancelled():
             connection = self._pool.connection_class(
                 **{**self._pool.connection_kwargs, "protocol": 3, "socket_timeout": None}
             )
@@ -59,7 +58,7 @@ class Changes:
                 pass  # a change that was quicker than the OK
         self._told(None)
         self.is_heard = True
-        while True:
+        while not _is_cancelled():
             await self._hear_until_silence(connection)
             await connection.send_command("PING")
             async with asyncio.timeout(SILENCE_S):
@@ -76,3 +75,8 @@ class Changes:
     async def _pass_on(self, message: list[Any]) -> None:
         self._passed = True
         self._told(message[1])  # None after a FLUSHALL
+
+
+def _is_cancelled() -> bool:
+    ours = asyncio.current_task()
+    return ours is not None and ours.cancelling() > 0

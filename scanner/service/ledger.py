@@ -317,13 +317,16 @@ class _Changes:
                 self._task, self.is_heard = None, False
 
     async def _listen(self) -> None:
-        """Until it is cancelled, which redis turns into an error of its own when it comes while it connects."""
+        """Until it is cancelled, which redis swallows when it comes while it connects: so it is asked for, too."""
         ours = asyncio.current_task()
         while ours is None or not ours.cancelling():
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANGES)
-                    async for message in pubsub.listen():
+                    while ours is None or not ours.cancelling():
+                        message = await pubsub.get_message(timeout=_HEARD_POLL_S)
+                        if message is None:
+                            continue
                         if message["type"] == "subscribe":
                             self._turn(is_heard=True)
                         else:
