@@ -247,6 +247,23 @@ def test_changes_are_told_and_not_only_found(url: str, monkeypatch) -> None:
     with_ledger(url, steps)
 
 
+def test_nobody_listens_on_whenever_the_last_one_stops_waiting(url: str) -> None:
+    """Redis's client loses a cancellation that comes while it connects: at every step of that one is tried."""
+
+    async def steps(_ledger: Ledger) -> None:
+        for step in range(30):
+            async with redis.asyncio.Redis.from_url(url) as client:
+                changes = ledger_module._Changes(client)
+                async with changes.of("a scan"):
+                    task = changes._task
+                    for _ in range(step):
+                        await asyncio.sleep(0)
+                assert task is not None
+                assert await asyncio.wait([task], timeout=60) == ({task}, set()), step
+
+    with_ledger(url, steps)
+
+
 def test_who_waits_is_told_at_once_that_redis_is_gone(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(ledger_module, "_HEARD_POLL_S", 3_600.0)
 

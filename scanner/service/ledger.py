@@ -334,7 +334,7 @@ class _Changes:
             except (RedisError, OSError):
                 if self._task is ours:
                     self._turn(is_heard=False)
-            await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(_POLL_S)
 
     def _turn(self, *, is_heard: bool) -> None:
         """Changes are told from now on, or no more: whoever waits looks once, at what may have been missed."""
